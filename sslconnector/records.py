@@ -1,0 +1,102 @@
+"""TLS records as they lie on the wire (RFC 8446 section 5.1): type (1 byte), legacy version (2), length (2), then so many bytes.
+
+The walker reads only the headers. It tells how many records became complete, so that OpenSSL is never asked in vain: a peer that
+sends one byte at a time, or one record in many pieces, costs a look at the header and no failed ``SSL_read`` (FAULTS F09).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from .limits import RECORD_HEADER
+
+__all__ = ["RecordWalker", "describe_foreign_protocol", "looks_like_tls"]
+
+_ALERT, _HANDSHAKE = 21, 22
+_length = struct.Struct("!H").unpack_from
+
+
+class RecordWalker:
+    """Follows record borders through any cutting of the stream."""
+
+    __slots__ = ("_header", "_missing", "inside")
+
+    def __init__(self) -> None:
+        #: the part of a header that came so far
+        self._header = b""
+        #: bytes that the record at hand still lacks
+        self._missing = 0
+        #: whether the stream stands inside a record (header or body)
+        self.inside = False
+
+    def walk(self, data: bytes | memoryview) -> int:
+        """How many records ``data`` completes. Keeps at most four bytes of it."""
+        size = len(data)
+        position = self._missing
+        header = self._header
+        complete = 0
+        if position:
+            if position > size:
+                self._missing = position - size
+                return 0
+            complete = 1
+        if header and size:
+            take = RECORD_HEADER - len(header)
+            header += bytes(data[:take])
+            if len(header) < RECORD_HEADER:
+                self._header = header
+                return 0
+            self._header = b""
+            position = take + (header[3] << 8 | header[4])
+            complete = 1
+        elif header:
+            return 0
+        last = size - RECORD_HEADER
+        while position <= last:
+            position += RECORD_HEADER + _length(data, position + 3)[0]
+            complete += 1
+        if position > size:
+            # The last one counted is not whole yet.
+            self._missing = position - size
+            self.inside = True
+            return complete - 1
+        self._missing = 0
+        self._header = bytes(data[position:])
+        self.inside = position < size
+        return complete
+
+
+def looks_like_tls(first: bytes) -> bool:
+    """Whether the first five bytes of a stream can open a TLS handshake: a handshake or alert record of some SSL 3 or TLS version."""
+    return first[0] in (_ALERT, _HANDSHAKE) and first[1] == 3 and first[2] <= 4
+
+
+_FOREIGN = (
+    (b"GET", "an HTTP request in clear"),
+    (b"POST", "an HTTP request in clear"),
+    (b"HEAD", "an HTTP request in clear"),
+    (b"PUT", "an HTTP request in clear"),
+    (b"DELET", "an HTTP request in clear"),
+    (b"OPTIO", "an HTTP request in clear"),
+    (b"PATCH", "an HTTP request in clear"),
+    (b"CONNE", "an HTTP proxy request"),
+    (b"PRI *", "an HTTP/2 preface in clear"),
+    (b"HTTP/", "an HTTP response in clear"),
+    (b"SSH-", "an SSH greeting"),
+    (b"PROXY", "a PROXY protocol header"),
+    (b"\r\n\r\n\x00", "a PROXY protocol header (version 2)"),
+    (b"220", "an SMTP or FTP greeting (STARTTLS comes first there)"),
+    (b"EHLO", "an SMTP command (STARTTLS comes first there)"),
+    (b"HELO", "an SMTP command (STARTTLS comes first there)"),
+    (b"* OK", "an IMAP greeting (STARTTLS comes first there)"),
+    (b"+OK", "a POP3 greeting (STLS comes first there)"),
+    (b"\x80", "an SSL 2 hello"),
+)
+
+
+def describe_foreign_protocol(first: bytes) -> str:
+    """What the first bytes of a stream that is no TLS look like, for an error message."""
+    for prefix, name in _FOREIGN:
+        if first.startswith(prefix):
+            return name
+    return "something else"
