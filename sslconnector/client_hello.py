@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from .identity import Identity
-from .limits import RECORD_HEADER
+from .limits import MAX_RECORD, RECORD_HEADER
 
 __all__ = ["ClientHello", "ClientHelloReader"]
 
@@ -52,14 +52,16 @@ class ClientHello:
 class ClientHelloReader:
     """Collects the first handshake message of a stream.
 
-    ``received`` is everything that came, to be fed to OpenSSL; ``declared`` is the message's length in bytes once known.
+    ``received`` is everything that came, to be fed to OpenSSL; ``size`` is the message's length in bytes as it declares itself, or what
+    came of it while that is unknown; ``records`` is how many records it took so far.
     """
 
-    __slots__ = ("_message", "_parsed", "declared", "received")
+    __slots__ = ("_message", "_parsed", "received", "records", "size")
 
     def __init__(self) -> None:
         self.received = bytearray()
-        self.declared: int | None = None
+        self.size = 0
+        self.records = 0
         self._message = bytearray()
         self._parsed = 0
 
@@ -75,17 +77,20 @@ class ClientHelloReader:
             if received[start] != _HANDSHAKE_RECORD:
                 return ClientHello()
             end = start + RECORD_HEADER + (received[start + 3] << 8 | received[start + 4])
+            if end - start > MAX_RECORD:
+                return ClientHello()
             if len(received) < end:
                 return None
             self._message += received[start + RECORD_HEADER : end]
             self._parsed = end
+            self.records += 1
             message = self._message
             if len(message) >= 4:
                 if message[0] != _CLIENT_HELLO:
                     return ClientHello()
-                self.declared = int.from_bytes(message[1:4], "big")
-                if len(message) >= 4 + self.declared:
-                    return _parse(memoryview(message)[4 : 4 + self.declared])
+                self.size = 4 + int.from_bytes(message[1:4], "big")
+                if len(message) >= self.size:
+                    return _parse(memoryview(message)[4 : self.size])
 
 
 def _key_kind(key: object) -> str:

@@ -122,6 +122,7 @@ class Connector(Facts):
         "_resumable",
         "_room",
         "_session_serial",
+        "_stalled",
         "_suspended",
         "_tickets_held",
         "_timers",
@@ -179,6 +180,7 @@ class Connector(Facts):
         self._records_per_read = self._limits.records_per_read
         self._records_per_key = self._limits.records_per_key
         self._useless = 0
+        self._stalled = False
         self._replies = 0
         self._opening: Opening | None = Opening(self._limits, self._walker, client=self._is_client)
         self._suspended = b""
@@ -237,7 +239,8 @@ class Connector(Facts):
     def __repr__(self) -> str:
         role = "client" if self._is_client else "server"
         state = self._failure.__class__.__name__ if self._failure else self._handshake_state.value
-        return f"<Connector {role} {self._name or ''}{state}, read {self._read_side.value}, write {self._write_side.value}>"
+        name = "" if self._name is None else f" {self._name}"
+        return f"<Connector {role}{name}: {state}, read {self._read_side.value}, write {self._write_side.value}>"
 
     # -- lifecycle -----------------------------------------------------------------------------------------------------------------
 
@@ -492,9 +495,7 @@ class Connector(Facts):
             # Tickets that nobody asked for can block an unbuffered peer, or meet a closed socket (FAULTS F30).
             self._tickets_held = self._booked_output = True
             self._timers.start(Timer.TICKETS)
-        engine.records = records if engine.input_pending() else 0
-        # Up to so many reads may find that the handshake took the record which was counted.
-        self._useless = -engine.records
+        engine.records = records if engine.input_pending() > self._walker.tail else 0
         self._note_growth()
         cipher, _bits = engine.cipher()
         self._emit(HandshakeCompleted(version, cipher, engine.group(), engine.alpn_protocol(), server_name, engine.resumed()))
@@ -514,7 +515,7 @@ class Connector(Facts):
 
     def _callback_failed(self) -> CallbackError:
         assert self._engine is not None
-        original = self._engine.callback_error
+        original, self._engine.callback_error = self._engine.callback_error, None
         error = CallbackError(f"the application's callback raised {original!r}; the connection was given up")
         error.__cause__ = original
         return error
@@ -586,39 +587,40 @@ class Connector(Facts):
         return data
 
     def _after_decryption(self, engine: Engine, before: int, got: int) -> bool:
-        """Books what a decryption brought. True: nothing but a record without application data, and there are more."""
-        left = engine.records
-        self._records_read = records = self._records_read + before - left
+        """Books what a decryption brought. True: nothing but records without application data, and there are more."""
         if got:
             self._useless = 0
             self._plaintext_read += got
             self._tickets_held = False
-        if engine.outcome is not _DATA:
-            if self._stopped(engine) and not got and engine.records:
-                return True
-            left = engine.records
-        if not left:
+        outcome = engine.outcome
+        if outcome is Outcome.USELESS:
+            engine.settle(self._walker.tail)
+        taken = before - engine.records
+        self._records_read = records = self._records_read + taken
+        go_on = False
+        if outcome is not _DATA:
+            if outcome is Outcome.FAILED:
+                self._fail(self._explain(EngineFailure(engine.errors)))
+            elif outcome is Outcome.CLOSED:
+                self._peer_closed(engine)
+            else:
+                go_on = self._count_useless(engine, taken > 0) and not got
+        if not engine.records:
             if self._flowing and self._replies < self._limits.unsent_replies:
                 self._room = self._limits.receive_buffer
             if records >= self._records_per_key:
                 self._report_key_limit("read", records)
-        return False
-
-    def _stopped(self, engine: Engine) -> bool:
-        """Deals with what stopped a decryption before its buffer was full. True: it may go on."""
-        if engine.outcome is Outcome.FAILED:
-            self._fail(self._explain(EngineFailure(engine.errors)))
             return False
-        if engine.outcome is Outcome.CLOSED:
-            self._peer_closed(engine)
-            return False
-        return self._after_useless_record(engine)
+        return go_on
 
-    def _after_useless_record(self, engine: Engine) -> bool:
-        """Books a record that carried no application data. False: the peer overdid it."""
-        self._useless += 1
-        self._replies += 1
-        self._booked_output = True
+    def _count_useless(self, engine: Engine, consumed: bool) -> bool:
+        """Books a call that brought no application data. False: the peer overdid it."""
+        # A call may fail without having taken a record, but not twice in a row (FAULTS F12).
+        if consumed or self._stalled:
+            self._useless += 1
+            self._replies += 1
+            self._booked_output = True
+        self._stalled = not consumed
         if self._is_client and (serial := engine.session_serial()) != self._session_serial:
             self._session_serial = serial
             self._resumable = True
@@ -710,10 +712,10 @@ class Connector(Facts):
         """``write`` when it cannot encrypt at once."""
         if self._busy:
             self._from_callback("write")
-        if self._write_side in (WriteSide.CLOSING, WriteSide.CLOSED):
-            raise ApiMisuse("write() after close_write(): the peer was told that nothing more comes; open a new connection")
         if self._failure is not None:
             raise self._failure.again()
+        if self._write_side is not WriteSide.OPEN:
+            raise ApiMisuse("write() after close_write(): the peer was told that nothing more comes; open a new connection")
         if not data:
             return
         if self._queued + len(data) > self._limits.queued_plaintext:
@@ -991,7 +993,8 @@ class Connector(Facts):
         """The connection is over; the first error counts."""
         if self._failure is not None:
             return
-        self._failure = error
+        # It is kept for long: not with the frames of whoever found out (FAULTS F28).
+        self._failure = error.with_traceback(None)
         if self._handshake_state is not HandshakeState.COMPLETED:
             self._handshake_state = HandshakeState.FAILED
         if self._read_side is ReadSide.OPEN:
@@ -1015,7 +1018,8 @@ class Connector(Facts):
             engine.send_fatal_alert()
             error.alert_sent = engine.alert_sent
         elif engine is None and self._ciphertext_received:
-            error.alert_sent = Alert.USER_CANCELED
+            # user_canceled would say it better, but OpenSSL passes over it and goes on.
+            error.alert_sent = Alert.HANDSHAKE_FAILURE
             self._send_plain_alert(error)
         self._fail(error)
 

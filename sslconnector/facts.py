@@ -6,7 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from ._engine import Engine, EngineFailure
-from .errors import ApiMisuse
+from .errors import ApiMisuse, PeerMisbehaved
 
 __all__ = ["Facts"]
 
@@ -57,13 +57,23 @@ class Facts:
 
     @property
     def peer_certificate(self) -> x509.Certificate | None:
-        """The peer's certificate; None before the handshake is complete, or when it showed none."""
-        return None if self._facts is None else self._facts.peer_certificate()
+        """The peer's certificate; None before the handshake is complete, or when it showed none.
+
+        :raises PeerMisbehaved: when cryptography's parser, stricter than OpenSSL's, does not take the certificate.
+        """
+        chain = self.peer_chain
+        return chain[0] if chain else None
 
     @property
     def peer_chain(self) -> tuple[x509.Certificate, ...]:
-        """The peer's chain, its own certificate first, up to the trust anchor where it was verified."""
-        return () if self._facts is None else self._facts.peer_chain()
+        """The peer's chain, its own certificate first, up to the trust anchor where it was verified.
+
+        :raises PeerMisbehaved: as ``peer_certificate``.
+        """
+        try:
+            return () if self._facts is None else self._facts.peer_chain()
+        except ValueError as error:
+            raise PeerMisbehaved(f"the peer's certificate is malformed: {error}") from None
 
     def export_keying_material(self, label: str, length: int, context: bytes | None = None) -> bytes:
         """Key material that both sides can compute and nobody else (RFC 5705, RFC 8446 section 7.5).

@@ -50,8 +50,8 @@ class Opening:
         if self._reader is None:
             return data, complete
         hello = self._reader.feed(data)
+        self._check_client_hello(self._reader)
         if hello is None:
-            self._check_client_hello(self._reader)
             return b"", 0
         received, self._reader, self.hello = bytes(self._reader.received), None, hello
         return received, self.records
@@ -68,11 +68,11 @@ class Opening:
 
     def _check_client_hello(self, reader: ClientHelloReader) -> None:
         limits = self._limits
-        # The declared length is believed at once; without one, what came is counted.
-        if max(self._size, reader.declared or 0) > limits.client_hello:
+        # The length that it declares is believed at once.
+        if reader.size > limits.client_hello:
             message = f"the client's ClientHello is larger than {limits.client_hello} bytes"
             raise FloodError(message, limit="client_hello", alert_sent=Alert.ILLEGAL_PARAMETER)
-        if self.records > limits.client_hello_records:
+        if reader.records > limits.client_hello_records:
             message = f"the client's ClientHello comes in more than {limits.client_hello_records} records"
             raise FloodError(message, limit="client_hello_records", alert_sent=Alert.UNEXPECTED_MESSAGE)
 

@@ -19,15 +19,21 @@ _length = struct.Struct("!H").unpack_from
 class RecordWalker:
     """Follows record borders through any cutting of the stream."""
 
-    __slots__ = ("_header", "_missing", "inside")
+    __slots__ = ("_header", "_missing", "_size", "inside")
 
     def __init__(self) -> None:
         #: the part of a header that came so far
         self._header = b""
-        #: bytes that the record at hand still lacks
+        #: the size of the record at hand, header included, and how much of it has not come yet
+        self._size = 0
         self._missing = 0
         #: whether the stream stands inside a record (header or body)
         self.inside = False
+
+    @property
+    def tail(self) -> int:
+        """Bytes that came of the record the stream stands in."""
+        return self._size - self._missing if self._missing else len(self._header)
 
     def walk(self, data: bytes | memoryview) -> int:
         """How many records ``data`` completes. Keeps at most four bytes of it."""
@@ -40,25 +46,28 @@ class RecordWalker:
                 self._missing = position - size
                 return 0
             complete = 1
-        if header and size:
+        elif header:
             take = RECORD_HEADER - len(header)
             header += bytes(data[:take])
             if len(header) < RECORD_HEADER:
                 self._header = header
                 return 0
             self._header = b""
-            position = take + (header[3] << 8 | header[4])
+            self._size = RECORD_HEADER + (header[3] << 8 | header[4])
+            position = take + self._size - RECORD_HEADER
             complete = 1
-        elif header:
-            return 0
         last = size - RECORD_HEADER
+        start = -1
         while position <= last:
+            start = position
             position += RECORD_HEADER + _length(data, position + 3)[0]
             complete += 1
         if position > size:
             # The last one counted is not whole yet.
             self._missing = position - size
             self.inside = True
+            if start >= 0:
+                self._size = position - start
             return complete - 1
         self._missing = 0
         self._header = bytes(data[position:])

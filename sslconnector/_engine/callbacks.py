@@ -68,13 +68,16 @@ def servername_callback(_ssl: Any, _alert: Any, _argument: Any) -> int:
 def _verify(ok: int, store: Any) -> int:
     engine = engine_of(lib.X509_STORE_CTX_get_ex_data(store, _STORE_INDEX))
     depth = lib.X509_STORE_CTX_get_error_depth(store)
-    if ok and (depth or engine.verify_hook is None):
+    hook = engine.verify_hook
+    if ok and (depth or hook is None):
         return 1
-    chain = _chain(store)
-    if ok:
-        # Depth 0 comes last: the chain and the host name are fine. Now the application may refuse (F18).
+    certificates = _chain(store)
+    chain = tuple(certificate for certificate in certificates if certificate is not None)
+    if hook is not None and ok:
+        # Depth 0 comes last: the chain and the host name are fine. Now the application may refuse (F18). It is not asked about a
+        # chain that it could see only a part of.
         try:
-            if engine.verify_hook is None or engine.verify_hook(chain) is not False:
+            if len(chain) == len(certificates) and hook(chain) is not False:
                 return 1
         except BaseException as error:
             engine.callback_error = error
@@ -90,22 +93,26 @@ def _verify(ok: int, store: Any) -> int:
 verify_callback = ffi.callback("int (*)(int, X509_STORE_CTX *)", _verify, error=0)
 
 
-def _chain(store: Any) -> tuple[x509.Certificate, ...]:
+def _chain(store: Any) -> list[x509.Certificate | None]:
     stack = lib.X509_STORE_CTX_get1_chain(store)
     if stack == ffi.NULL:
-        return ()
+        return []
     certificates = []
     for position in range(lib.sk_X509_num(stack)):
         certificate = lib.sk_X509_value(stack, position)
         certificates.append(_to_cryptography(certificate))
         lib.X509_free(certificate)
     lib.sk_X509_free(stack)
-    return tuple(certificates)
+    return certificates
 
 
-def _to_cryptography(certificate: Any) -> x509.Certificate:
+def _to_cryptography(certificate: Any) -> x509.Certificate | None:
+    """The certificate as cryptography's object; None where its stricter parser does not take what OpenSSL took."""
     lib.X509_up_ref(certificate)
-    return X509._from_raw_x509_ptr(certificate).to_cryptography()
+    try:
+        return X509._from_raw_x509_ptr(certificate).to_cryptography()
+    except ValueError:
+        return None
 
 
 def keylog_callback(sink: str | PathLike[str] | Callable[[bytes], None]) -> Any:

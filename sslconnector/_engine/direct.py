@@ -59,7 +59,8 @@ class DirectEngine(Engine):
             chars = _from_buffer(_CHARS, buffer, True)
         except (TypeError, BufferError, ValueError):
             chars = _pin(buffer)
-        return self._decrypt(chars, len(chars), budget)
+        size = len(chars) or len(_pin(buffer))
+        return self._decrypt(chars, size, budget)
 
     def decrypt_bytes(self, size: int, budget: int) -> bytes:
         chars = _scratch.chars
@@ -96,12 +97,13 @@ class DirectEngine(Engine):
 
     def _stopped(self) -> Outcome:
         """Why ``SSL_read`` gave nothing."""
-        if _SSL_want_read(self._ssl):
-            clear_errors()
-            return Outcome.USELESS
+        # The queue was empty before. It is asked first: "want read" can be left over from an earlier call.
         self.errors = take_errors()
-        if not self.errors and lib.SSL_get_shutdown(self._ssl) & lib.SSL_RECEIVED_SHUTDOWN:
-            return Outcome.CLOSED
+        if not self.errors:
+            if _SSL_want_read(self._ssl):
+                return Outcome.USELESS
+            if lib.SSL_get_shutdown(self._ssl) & lib.SSL_RECEIVED_SHUTDOWN:
+                return Outcome.CLOSED
         return Outcome.FAILED
 
     def encrypt(self, data: bytes | memoryview, size: int) -> None:

@@ -11,7 +11,8 @@ How the machine underneath behaves, and what follows:
   more than the decryption of a small record: here "nothing yet" is the number 0.
 * ``SSL_MODE_AUTO_RETRY`` is off: ``SSL_read`` then comes back after every record that carries no application data. This is what lets the
   connector count KeyUpdates and tickets one by one, and stop a flood in time (FAULTS F08).
-* ``SSL_read`` is called once for each whole record that was fed, no more: no call must fail to find out that nothing is left.
+* ``SSL_read`` is called once for each whole record that was fed, no more: no call must fail to find out that nothing is left. Only the
+  handshake and records without application data need a look at the in BIO to keep the count right: see ``settle``.
 * A memory BIO never shrinks (F34): ``release_memory`` puts fresh ones in, when both are empty.
 * The end of the wire is not told to OpenSSL; whether it is a truncation is the connector's to say (F05).
 
@@ -154,10 +155,21 @@ class Engine:
         result = lib.SSL_do_handshake(self._ssl)
         if result == 1:
             return True
-        if lib.SSL_want_read(self._ssl):
-            take_errors()
+        # The queue was empty before. It is asked first: "want read" can be left over from an earlier call.
+        errors = take_errors()
+        if not errors and lib.SSL_want_read(self._ssl):
             return False
-        raise EngineFailure(take_errors())
+        raise EngineFailure(errors)
+
+    def settle(self, tail: int) -> None:
+        """After a call that brought no application data: corrects ``records`` by a look into the in BIO.
+
+        Such a call need not have taken exactly one record. OpenSSL owes an answer to a KeyUpdate and sends it with one of the next
+        calls, a read among them, which then fails without having looked at its record; and a message can span several records.
+
+        :param tail: how many bytes of an incomplete record were fed.
+        """
+        self.records = max(self.records, 1) if self.input_pending() > tail else 0
 
     def send_close_notify(self) -> None:
         """Puts close_notify into the output (RFC 8446 section 6.1). The other direction stays open."""

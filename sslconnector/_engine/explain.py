@@ -102,7 +102,7 @@ def explain(engine: Engine, errors: list[OpenSSLError], peer: str, name: str | N
     fields: dict[str, Any] = {"reason": reason, "alert_sent": engine.alert_sent, "alert_received": engine.alert_received}
     if engine.callback_error is not None:
         error: TLSError = CallbackError(f"the application's callback raised {engine.callback_error!r}; the handshake was refused", **fields)
-        error.__cause__ = engine.callback_error
+        error.__cause__, engine.callback_error = engine.callback_error, None
         return error
     if engine.verify_failure is not None:
         return _explain_certificate(engine, fields, peer, name)
