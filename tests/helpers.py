@@ -163,7 +163,7 @@ class Side:
             if self.on_event is not None:
                 self.on_event(event)
 
-    def feed(self, data: bytes | memoryview, cut: Callable[[int], int] | None = None) -> None:
+    def feed(self, data: bytes | bytearray | memoryview, cut: Callable[[int], int] | None = None) -> None:
         """Gives ciphertext to the connector, within its window, cut as ``cut`` says; what it does not take any more is dropped."""
         position, view = 0, memoryview(data)
         while position < len(view):

@@ -70,7 +70,7 @@ def test_F01_bytes_left_over_at_an_upgrade_are_ciphertext(pki: PKI) -> None:
 def test_F02_no_byte_before_the_handshake_is_complete(pki: PKI, version: str) -> None:
     client, server = pki.pair(**VERSIONS[version])
     client.connector.start()
-    hello = client.connector.data_to_send()
+    hello = bytes(client.connector.data_to_send())
     record = b"\x17\x03\x03\x00\x05hello"
     for stream in (hello + record, hello[:50], record):
         fresh = Side(Connector(server.connector.context))
@@ -291,7 +291,7 @@ def _with_key_updater(pki: PKI, **limits: Any) -> tuple[Side, Side, _KeyUpdater]
 
 
 def test_F08_a_flood_of_key_updates_ends_the_connection(pki: PKI) -> None:
-    client, server, updater = _with_key_updater(pki)
+    _client, server, updater = _with_key_updater(pki)
     sent = 0
     tracemalloc.start()
     try:
@@ -318,7 +318,7 @@ def test_F08_a_flood_of_key_updates_ends_the_connection(pki: PKI) -> None:
 
 def test_F08_data_between_key_updates_does_not_help_against_unsent_answers(pki: PKI) -> None:
     """A peer that mixes data into its flood and never reads: reading stops, the output stays bounded."""
-    client, server, updater = _with_key_updater(pki, unsent_replies=50)
+    _client, server, updater = _with_key_updater(pki, unsent_replies=50)
     for _ in range(49):
         server.feed(updater.key_update() + updater.data(b"x"))
     assert server.connector.receive_window > 0
@@ -333,7 +333,7 @@ def test_F08_data_between_key_updates_does_not_help_against_unsent_answers(pki: 
 
 
 def test_F08_honest_key_updates_are_answered(pki: PKI) -> None:
-    client, server, updater = _with_key_updater(pki)
+    _client, server, updater = _with_key_updater(pki)
     for number in range(100):
         server.feed(updater.key_update() + updater.data(b"%d " % number))
         server.connector.data_to_send()
@@ -642,7 +642,7 @@ def test_F20_half_close_loses_nothing(pki: PKI, version: str) -> None:
 
 def test_F20_key_updates_after_our_close_notify(pki: PKI) -> None:
     """The peer goes on writing after our half-close and updates its keys meanwhile; no answer is possible, the data still counts."""
-    client, server, updater = _with_key_updater(pki)
+    _client, server, updater = _with_key_updater(pki)
     server.connector.close_write()
     server.connector.data_to_send()
     server.feed(updater.data(b"one ") + updater.key_update(request=False) + updater.data(b"two "))
@@ -668,7 +668,6 @@ def test_F25_callbacks_may_write_and_close(pki: PKI) -> None:
     def hook(_: Any) -> None:
         client.connector.write(b"from within")
         client.connector.close_write()
-        client.connector.write  # noqa: B018
         with pytest.raises(ApiMisuse, match="must not overlap"):
             client.connector.read()
         with pytest.raises(ApiMisuse, match="must not overlap"):
@@ -764,7 +763,7 @@ def test_F28_nothing_stays_alive(pki: PKI) -> None:
 
 
 def test_F28_the_same_error_raised_again_is_another_instance(pki: PKI) -> None:
-    client, server = pki.connected()
+    _client, server = pki.connected()
     server.connector.receive_eof()
     seen = []
     for _ in range(3):

@@ -133,7 +133,7 @@ def test_the_wire_may_end_at_every_byte(pki: PKI, version: str, twin: str, recei
                 if sink is side:
                     piece, left = piece[:left], left - len(piece[:left])
                 sink.feed(piece)
-            if other.complete and not other.connector.write_side.value == "closed":
+            if other.complete and other.connector.write_side.value != "closed":
                 other.connector.close_write()
         handshaken = side.complete
         side.eof()

@@ -1,0 +1,358 @@
+"""Between an event loop's transport (the wire) and an application's protocol: the adapter loop of ``connector.py``, as asyncio calls it.
+
+asyncio calls into a protocol and never waits for it, so a *turn* is one such call: take what came, hand it to the application, flush
+once. What the application writes during its turn only goes into the connector; the end of the turn sends it with the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
+
+from ..connector import Connector
+from ..errors import CloseTimeout, ConnectionAborted, HandshakeInterrupted, TLSError
+from ..events import HandshakeCompleted, PeerClosed
+from ..limits import MAX_RECORD
+from ..states import HandshakeState, ReadSide, ReadStatus
+from .transport import TLSTransport
+
+__all__ = ["TLSProtocol"]
+
+# At the end the wire is shut for writing, and what still comes is discarded for so long, or so much of it, or until the peer ends it
+# too. Closing at once would make the kernel answer late input with a reset, and the reset destroys what the peer has not read yet: the
+# alert that explains a failure, or the last data (FAULTS F29, F30: a server's tickets are enough for it).
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 65536
+# Reads in one turn before the loop gets to serve others (F32).
+_READS_PER_TURN = 4
+
+# One receive buffer for all connections of a loop: it is empty again before the next connection's turn.
+_receive_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
+
+
+def _receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
+    buffer = _receive_buffers.get(loop)
+    if buffer is None or hasattr(loop, "_proactor"):
+        # A proactor keeps the buffer while it waits, so there each connection needs its own. (Untested: Windows only.)
+        buffer = memoryview(bytearray(4 * MAX_RECORD))
+        _receive_buffers[loop] = buffer
+    return buffer
+
+
+class TLSProtocol(asyncio.BufferedProtocol):
+    """The wire's protocol; makes the application's when the handshake is complete.
+
+    :param connector: a fresh one.
+    :param protocol_factory: makes the application's protocol.
+    :param connected: called once, with None when the application is connected or with the reason why it never will be.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connector: Connector,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        connected: Callable[[BaseException | None], None] | None = None,
+    ) -> None:
+        self.loop = loop
+        self.connector = connector
+        self.wire: asyncio.Transport | None = None
+        self.transport: TLSTransport | None = None
+        self.application: asyncio.Protocol | None = None
+        self._protocol_factory = protocol_factory
+        self._connected = connected
+        self._buffer = _receive_buffer(loop)
+        self._timer: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._discarded = 0
+        self._eof = False
+        self._flushed = False
+        self._in_turn = False
+        self._turn_scheduled = False
+        self._reading_paused = False
+        self._wire_paused = False
+        self._writing_paused = False
+        self._error: BaseException | None = None
+
+    # -- the wire calls ------------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio.Transport; they are ones all the same.
+        self.wire = cast(asyncio.Transport, transport)
+        self.connector.start()
+        self._turn()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[: self.connector.receive_window or _LINGER_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._linger is not None:
+            self._discarded += nbytes
+            if self._discarded >= _LINGER_BYTES:
+                self._close_wire()
+            return
+        if nbytes <= self.connector.receive_window:
+            self.connector.receive(self._buffer[:nbytes])
+        self._turn()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        if self._linger is not None:
+            # Both directions of the wire are done, once what is in its buffer has left.
+            return False
+        self.connector.receive_eof()
+        self._turn()
+        # True keeps the wire open for writing: after the peer's close_notify it may still read (half-close).
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.wire = None
+        for handle in (self._timer, self._linger):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._linger = None
+        if not self._flushed:
+            self._error = self._error or exc
+        if not self.connector.finished:
+            # What came before the end is delivered before the end is told, also to who had paused (F26).
+            self._reading_paused = False
+            self.connector.receive_eof()
+            self._turn()
+        application, transport = self.application, self.transport
+        self.application = self.transport = None
+        if transport is not None:
+            transport.mark_closed()
+        if application is not None:
+            application.connection_lost(self._error if isinstance(self._error, Exception) else None)
+        self._report(self._error or HandshakeInterrupted("the connection was closed before the handshake was complete"))
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        if self.application is not None:
+            self._call(self.application.pause_writing)
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self.application is not None:
+            self._call(self.application.resume_writing)
+
+    # -- the transport calls -------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Sends what the connector has, now or at the end of the running turn."""
+        if not self._in_turn:
+            self._turn()
+
+    def set_reading(self, on: bool) -> None:
+        """Pauses or resumes delivery to the application."""
+        self._reading_paused = not on
+        if on:
+            self._schedule_turn()
+        else:
+            self._adjust_wire()
+
+    def close(self) -> None:
+        """Closes in the orderly way; what was written goes out first."""
+        self.connector.close()
+        self.flush()
+
+    def abort(self, error: BaseException | None) -> None:
+        """Gives up at once."""
+        self._error = self._error or error
+        self.connector.abort()
+        if self.wire is not None:
+            self.wire.abort()
+
+    # -- a turn --------------------------------------------------------------------------------------------------------------------
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self.loop.call_soon(self._scheduled_turn)
+
+    def _scheduled_turn(self) -> None:
+        self._turn_scheduled = False
+        self._turn()
+
+    def _turn(self) -> None:
+        if self._in_turn:
+            return
+        self._in_turn = True
+        connector = self.connector
+        try:
+            if connector.events_pending:
+                self._take_events()
+            if connector.read_status is not ReadStatus.NEED_INPUT:
+                self._read()
+        except TLSError as error:
+            self._note(error)
+        finally:
+            self._in_turn = False
+            if self.wire is not None:
+                data = connector.data_to_send()
+                if data:
+                    self.wire.write(data)
+        if connector.timer_changed:
+            self._arm_timer()
+        if connector.failure is not None or connector.finished:
+            self._end()
+        else:
+            self._adjust_wire()
+
+    def _read(self) -> None:
+        connector, application = self.connector, self.application
+        reads = 0
+        while connector.read_status is ReadStatus.MORE and not self._reading_paused:
+            if reads == _READS_PER_TURN and self.wire is not None:
+                self._schedule_turn()
+                break
+            reads += 1
+            if isinstance(application, asyncio.BufferedProtocol):
+                self._read_buffered(application)
+            elif data := connector.read():
+                if application is not None and not self._closing:
+                    self._call(application.data_received, data)
+        if connector.events_pending:
+            self._take_events()
+
+    def _read_buffered(self, application: asyncio.BufferedProtocol) -> None:
+        buffer: Any = self._call(application.get_buffer, -1)
+        if buffer is not None and (count := self.connector.read_into(buffer)) and not self._closing:
+            self._call(application.buffer_updated, count)
+
+    def _take_events(self) -> None:
+        while (event := self.connector.next_event()) is not None:
+            if isinstance(event, HandshakeCompleted):
+                self._connect_application()
+            elif isinstance(event, PeerClosed):
+                self._peer_closed()
+
+    def _connect_application(self) -> None:
+        self.transport = TLSTransport(self)
+        protocol: Any = self._call(self._protocol_factory)
+        if protocol is None:
+            return
+        self.application = protocol
+        self._call(protocol.connection_made, self.transport)
+        self._report(None)
+        if self._writing_paused:
+            self._call(protocol.pause_writing)
+
+    def _peer_closed(self) -> None:
+        if self.application is None or self._closing:
+            return
+        if not self._call(self.application.eof_received) and self.transport is not None:
+            self.transport.close()
+
+    @property
+    def _closing(self) -> bool:
+        return self.transport is not None and self.transport.is_closing()
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls the application. What it raises is its own fault and ends its connection, as with any transport."""
+        try:
+            return function(*arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            context = {
+                "message": f"Fatal error: protocol.{getattr(function, '__name__', 'factory')}() call failed.",
+                "exception": error,
+                "transport": self.transport,
+                "protocol": self.application,
+            }
+            self.loop.call_exception_handler(context)
+            self._error = self._error or error
+            self.connector.abort()
+            return None
+
+    def _note(self, error: TLSError) -> None:
+        """Keeps the first error for ``connection_lost``; what this side ended itself is none."""
+        if self._error is None and not isinstance(error, ConnectionAborted):
+            self._error = error.with_traceback(None)
+
+    # -- time and the end ----------------------------------------------------------------------------------------------------------
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.connector.get_timer(self.loop.time())
+        if due is not None and self.wire is not None:
+            self._timer = self.loop.call_at(due, self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = None
+        # The loop's clock may be a little coarse; what it called is due.
+        self.connector.handle_timer(self.loop.time() + 0.01)
+        self._turn()
+
+    def _adjust_wire(self) -> None:
+        """Reads from the wire exactly while the connector takes something and the application wants it."""
+        wire = self.wire
+        if wire is None or wire.is_closing():
+            return
+        # A connection that was half-closed by the peer still has to notice its end.
+        open_ = self.connector.read_side is ReadSide.OPEN
+        pause = self._reading_paused or (open_ and self.connector.receive_window == 0)
+        if self.connector.handshake_state is not HandshakeState.COMPLETED:
+            pause = self.connector.receive_window == 0
+        if pause != self._wire_paused:
+            self._wire_paused = pause
+            if pause:
+                wire.pause_reading()
+            else:
+                wire.resume_reading()
+
+    def _end(self) -> None:
+        """The connector is through: now the wire."""
+        failure = self.connector.failure
+        if failure is not None:
+            self._note(failure.again())
+        wire = self.wire
+        if wire is None or wire.is_closing() or self._linger is not None:
+            return
+        if self.transport is not None:
+            self.transport.mark_closed()
+        if self._eof or not wire.can_write_eof():
+            self._close_wire()
+            return
+        wire.write_eof()
+        if self._wire_paused:
+            self._wire_paused = False
+            wire.resume_reading()
+        self._wait_for_flush(wire.get_write_buffer_size(), 0.0)
+
+    def _wait_for_flush(self, before: int, seconds: float) -> None:
+        """The loop's transport flushes as long as it takes; ours gives up when nothing moves (F33), and lingers when all is out."""
+        if before:
+            delay = min(_LINGER_SECONDS, self.connector.context.config.limits.close_flush_timeout / 3)
+            self._linger = self.loop.call_later(delay, self._flush_due, before, seconds + delay)
+        else:
+            # All is out: what happens to the wire from now on is nobody's loss.
+            self._flushed = True
+            self._linger = self.loop.call_later(_LINGER_SECONDS, self._close_wire)
+
+    def _flush_due(self, before: int, stuck: float) -> None:
+        wire = self.wire
+        if wire is None:
+            return
+        size = wire.get_write_buffer_size()
+        limit = self.connector.context.config.limits.close_flush_timeout
+        if size < before or stuck < limit:
+            self._wait_for_flush(size, stuck if size == before else 0.0)
+            return
+        error = CloseTimeout(f"after close() the peer took nothing for {limit:g} s; {size} bytes for it are lost")
+        self._error = self._error or error
+        wire.abort()
+
+    def _close_wire(self) -> None:
+        if self.wire is not None:
+            self.wire.close()
+
+    def _report(self, error: BaseException | None) -> None:
+        if self._connected is not None:
+            connected, self._connected = self._connected, None
+            connected(error)

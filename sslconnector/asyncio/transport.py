@@ -1,0 +1,142 @@
+"""The transport that an application's protocol gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TLSError
+
+if TYPE_CHECKING:
+    from .protocol import TLSProtocol
+
+__all__ = ["TLSTransport"]
+
+
+class TLSTransport(asyncio.Transport):
+    """An ``asyncio.Transport`` over a connector.
+
+    Other than asyncio's own TLS transport it has a real ``write_eof`` (close_notify; reading goes on), and tells a cut connection from
+    a closed one: ``connection_lost`` gets a :class:`~sslconnector.TruncationError`.
+    """
+
+    def __init__(self, protocol: TLSProtocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._connector = protocol.connector
+        self._is_closing = False
+        self._lost = False
+
+    def __repr__(self) -> str:
+        return f"<TLSTransport {self._connector!r}>"
+
+    # -- writing -------------------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypts all of ``data`` now. After the connection was lost it is dropped, as by any transport."""
+        if self._lost or self._is_closing:
+            return
+        try:
+            self._connector.write(data)
+        except TLSError as error:
+            # The connection broke meanwhile: connection_lost() tells. Anything else is the caller's mistake.
+            if self._connector.failure is None:
+                raise error
+            return
+        self._protocol.flush()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """The concatenation of all, in one go."""
+        self.write(b"".join(list_of_data))
+
+    def write_eof(self) -> None:
+        """Half-close: the peer learns that nothing more comes; reading goes on. Nothing happens the second time."""
+        if not self._lost and not self._is_closing:
+            self._connector.close_write()
+            self._protocol.flush()
+
+    def can_write_eof(self) -> bool:
+        """True: TLS has its own way to say it."""
+        return True
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that have not reached the operating system: ciphertext here and in the wire's transport."""
+        wire = self._protocol.wire
+        below = wire.get_write_buffer_size() if wire is not None else 0
+        return below + self._connector.bytes_to_send + self._connector.bytes_queued
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """The low and high watermark."""
+        wire = self._protocol.wire
+        return (0, 0) if wire is None else wire.get_write_buffer_limits()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """When ``pause_writing`` and ``resume_writing`` of the protocol are called; the wire's transport counts."""
+        wire = self._protocol.wire
+        if wire is not None:
+            wire.set_write_buffer_limits(high, low)
+
+    # -- reading -------------------------------------------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """No ``data_received`` until ``resume_reading``; what has come already waits."""
+        self._protocol.set_reading(False)
+
+    def resume_reading(self) -> None:
+        """Goes on."""
+        self._protocol.set_reading(True)
+
+    def is_reading(self) -> bool:
+        """Whether data is delivered."""
+        return not self._lost and not self._is_closing and not self._protocol._reading_paused
+
+    # -- the end -------------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Sends what was written, close_notify, and closes. No more ``data_received``; ``connection_lost`` follows."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._protocol.close()
+
+    def abort(self) -> None:
+        """Closes at once; what was written may be lost. ``connection_lost(None)`` follows."""
+        self._is_closing = True
+        self._protocol.abort(None)
+
+    def is_closing(self) -> bool:
+        """Whether the connection is closing, closed or lost."""
+        return self._is_closing or self._lost
+
+    def mark_closed(self) -> None:
+        """The connection has ended, whoever ended it."""
+        self._lost = True
+
+    # -- facts ---------------------------------------------------------------------------------------------------------------------
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Another protocol gets the data from now on."""
+        self._protocol.application = protocol  # type: ignore[assignment]
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """The protocol that gets the data."""
+        assert self._protocol.application is not None
+        return self._protocol.application
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """The wire's facts (``peername``, ``sockname``, ``socket``) and the connection's: ``connector``, ``sslcontext``, ``cipher`` (name,
+        version, bits), ``compression`` (always None), ``version``, ``alpn_protocol``, ``peer_certificate``, ``server_hostname``."""
+        connector = self._connector
+        if name == "connector":
+            return connector
+        if name == "sslcontext":
+            return connector.context
+        if name == "cipher":
+            return (connector.cipher, connector.version, connector.cipher_bits)
+        if name in ("version", "alpn_protocol", "peer_certificate", "server_hostname"):
+            value = getattr(connector, name)
+            return default if value is None else value
+        if name == "compression":
+            return None
+        wire = self._protocol.wire
+        return default if wire is None else wire.get_extra_info(name, default)
