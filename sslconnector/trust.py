@@ -7,6 +7,7 @@ import os
 import re
 import ssl
 import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.utils import CryptographyDeprecationWarning
 
 from .errors import TrustError
 from .identity import load_certificates, read_file
@@ -173,15 +175,13 @@ class TrustStore:
             return cls(tuple(_windows_certificates()))
         file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
         if file:
-            return cls.from_file(file)
+            return cls(_bundle(read_file(file, "SSL_CERT_FILE", TrustError), file))
         if folder:
             return cls.from_folder(folder)
         python = ssl.get_default_verify_paths()
         for candidate in (python.openssl_cafile, *_SYSTEM_FILES):
             if candidate and Path(candidate).is_file():
-                certificates = _readable_certificates(Path(candidate).read_bytes())
-                if certificates:
-                    return cls(tuple(certificates))
+                return cls(_bundle(Path(candidate).read_bytes(), candidate))
         if python.openssl_capath and Path(python.openssl_capath).is_dir():
             return cls.from_folder(python.openssl_capath)
         raise TrustError(
@@ -190,20 +190,30 @@ class TrustStore:
         )
 
 
+def _bundle(data: bytes, path: str) -> tuple[x509.Certificate, ...]:
+    certificates = _readable_certificates(data)
+    if not certificates:
+        raise TrustError(f"{path!r} should hold the system's CA certificates and holds none that can be read")
+    return tuple(certificates)
+
+
 def _readable_certificates(data: bytes) -> list[x509.Certificate]:
     """What can be read of a bundle that others maintain: one malformed root must not cost all the others."""
     blocks = [match.group(0) for match in _BLOCK.finditer(data) if match.group(1) in _CERTIFICATE_BLOCKS]
     certificates = []
-    for block in blocks:
-        try:
-            certificates.append(x509.load_pem_x509_certificate(block))
-        except ValueError as reason:
-            _log.info("a certificate of a trust bundle was passed over: %s", reason)
-    if not blocks:
-        try:
-            certificates.append(x509.load_der_x509_certificate(data))
-        except ValueError:
-            pass
+    with warnings.catch_warnings():
+        # cryptography warns of roots that break a rule of RFC 5280 (a serial number of 0). They are not ours to mend.
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        for block in blocks:
+            try:
+                certificates.append(x509.load_pem_x509_certificate(block))
+            except ValueError as reason:
+                _log.info("a certificate of a trust bundle was passed over: %s", reason)
+        if not blocks:
+            try:
+                certificates.append(x509.load_der_x509_certificate(data))
+            except ValueError:
+                pass
     return certificates
 
 
