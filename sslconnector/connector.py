@@ -65,6 +65,7 @@ _log = logging.getLogger(__name__)
 # Traffic that leaves OpenSSL's buffers larger than this is worth giving memory back afterwards (FAULTS F34).
 _SMALL = 1024
 _DATA = Outcome.DATA
+_MORE = ReadStatus.MORE
 
 
 class Connector(Facts):
@@ -120,7 +121,6 @@ class Connector(Facts):
         "_records_written",
         "_replies",
         "_resumable",
-        "_room",
         "_session_serial",
         "_stalled",
         "_suspended",
@@ -135,6 +135,8 @@ class Connector(Facts):
         "_write_side",
         "context",
         "events_pending",
+        "read_status",
+        "receive_window",
     )
 
     def __init__(
@@ -174,9 +176,16 @@ class Connector(Facts):
         self._callback_thread = 0
         self._deferred: list[Callable[[], None]] = []
 
-        # In: bytes that may still come.
         self._walker = RecordWalker()
-        self._room = self._limits.receive_buffer
+        #: Most bytes that ``receive`` takes now. 0: stop reading from the transport. A plain attribute (read it, do not set it), since it
+        #: is asked in every turn, like ``read_status`` and ``events_pending``.
+        #:
+        #: It is 0 when the connection takes no more (failed, closed by the peer, at the end of the wire), while a server waits for an
+        #: identity, while undecrypted ciphertext is held, or while OpenSSL's own answers pile up unsent (FAULTS F08). It does not depend
+        #: on what the application has written: two peers that both write before they read would wait for each other for ever.
+        self.receive_window = self._limits.receive_buffer
+        #: What a further read would bring.
+        self.read_status = ReadStatus.NEED_INPUT
         self._records_per_read = self._limits.records_per_read
         self._records_per_key = self._limits.records_per_key
         self._useless = 0
@@ -196,7 +205,7 @@ class Connector(Facts):
         self._booked_output = True
 
         self._events: list[Event] = []
-        #: whether ``next_event()`` has something; a plain attribute because it is asked in every turn
+        #: Whether ``next_event()`` has something.
         self.events_pending = False
         self._timers = Timers(self._limits)
         self._timers.start(Timer.HANDSHAKE)
@@ -296,16 +305,6 @@ class Connector(Facts):
 
     # -- ciphertext in -------------------------------------------------------------------------------------------------------------
 
-    @property
-    def receive_window(self) -> int:
-        """Most bytes that ``receive`` takes now. 0: stop reading from the transport.
-
-        It is 0 when the connection takes no more (failed, closed by the peer, at the end of the wire), while a server waits for an
-        identity, while undecrypted ciphertext is held, or while OpenSSL's own answers pile up unsent (FAULTS F08). It does not depend on
-        what the application has written: two peers that both write before they read would wait for each other for ever.
-        """
-        return self._room
-
     def receive(self, data: bytes | bytearray | memoryview) -> None:
         """Takes ciphertext, all of it. Runs the handshake; decrypts no application data. Never raises what the peer did: reads do.
 
@@ -316,7 +315,7 @@ class Connector(Facts):
         if type(data) is not bytes:
             data = byte_view(data)
         size = len(data)
-        if size > self._room or self._busy:
+        if size > self.receive_window or self._busy:
             self._refuse_input(size)
         if not self._flowing:
             self._receive_opening(data, size)
@@ -325,12 +324,14 @@ class Connector(Facts):
         # A whole record, as it mostly comes, needs no walk.
         if self._walker.inside or size < RECORD_HEADER or (data[3] << 8 | data[4]) + RECORD_HEADER != size:
             engine.records += self._walker.walk(data)
+            self._update_read_status()
         else:
             engine.records += 1
+            self.read_status = _MORE
         self._busy = True
         engine.feed(data, size)
         self._busy = False
-        self._room -= size
+        self.receive_window -= size
         self._ciphertext_received += size
         if size > _SMALL and not self._grown:
             self._note_growth()
@@ -343,7 +344,8 @@ class Connector(Facts):
                 return
             self._eof = True
             self._flowing = False
-            self._room = 0
+            self.receive_window = 0
+            self._update_read_status()
             if self._failure is not None or self._read_side is not ReadSide.OPEN:
                 return
             if self._handshake_state is not HandshakeState.COMPLETED:
@@ -364,7 +366,7 @@ class Connector(Facts):
             why = "the handshake waits for provide_identity()"
         else:
             why = "read first, and send what data_to_send() gives"
-        raise ApiMisuse(f"receive() got {size} bytes but receive_window is {self._room}: {why}")
+        raise ApiMisuse(f"receive() got {size} bytes but receive_window is {self.receive_window}: {why}")
 
     def _receive_opening(self, data: bytes | memoryview, size: int) -> None:
         """``receive`` until the handshake is complete."""
@@ -404,7 +406,7 @@ class Connector(Facts):
         if policy.config.identity_on_demand:
             self._suspended = received
             self._handshake_state = HandshakeState.WAITING_FOR_IDENTITY
-            self._room = 0
+            self.receive_window = 0
             self._emit(IdentityNeeded(hello.server_name, hello.alpn_protocols, hello.signature_algorithms))
             return
         identity = policy.choose(hello)
@@ -445,7 +447,7 @@ class Connector(Facts):
             assert opening.hello is not None
             context = policy.engine_context(identity)
             self._suspended = b""
-            self._room = 0 if self._eof else self._limits.receive_buffer
+            self.receive_window = 0 if self._eof else self._limits.receive_buffer
             self._begin_server_handshake(policy, opening.hello, context, received)
         finally:
             self._leave()
@@ -496,6 +498,7 @@ class Connector(Facts):
             self._tickets_held = self._booked_output = True
             self._timers.start(Timer.TICKETS)
         engine.records = records if engine.input_pending() > self._walker.tail else 0
+        self._update_read_status()
         self._note_growth()
         cipher, _bits = engine.cipher()
         self._emit(HandshakeCompleted(version, cipher, engine.group(), engine.alpn_protocol(), server_name, engine.resumed()))
@@ -522,17 +525,15 @@ class Connector(Facts):
 
     # -- plaintext out of it -------------------------------------------------------------------------------------------------------
 
-    @property
-    def read_status(self) -> ReadStatus:
-        """What a further read would bring."""
-        if (self._engine is not None and self._engine.records) or (self._failure is not None and not self._raised):
-            return ReadStatus.MORE
-        if self._failure is not None or self._read_side is not ReadSide.OPEN:
-            return ReadStatus.CLOSED
-        if self._eof:
-            # The read that finds the end of the wire.
-            return ReadStatus.MORE
-        return ReadStatus.NEED_INPUT
+    def _update_read_status(self) -> None:
+        engine = self._engine
+        if (engine is not None and engine.records) or (self._failure is not None and not self._raised):
+            self.read_status = ReadStatus.MORE
+        elif self._failure is not None or self._read_side is not ReadSide.OPEN:
+            self.read_status = ReadStatus.CLOSED
+        else:
+            # At the end of the wire there is one more read to make: the one that finds out.
+            self.read_status = ReadStatus.MORE if self._eof else ReadStatus.NEED_INPUT
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """Decrypts into the caller's buffer as many records as fit, within ``Limits.records_per_read``.
@@ -606,8 +607,10 @@ class Connector(Facts):
             else:
                 go_on = self._count_useless(engine, taken > 0) and not got
         if not engine.records:
+            if self.read_status is _MORE:
+                self._update_read_status()
             if self._flowing and self._replies < self._limits.unsent_replies:
-                self._room = self._limits.receive_buffer
+                self.receive_window = self._limits.receive_buffer
             if records >= self._records_per_key:
                 self._report_key_limit("read", records)
             return False
@@ -638,15 +641,16 @@ class Connector(Facts):
             )
             return False
         if self._replies >= self._limits.unsent_replies:
-            self._room = 0
+            self.receive_window = 0
         return True
 
     def _peer_closed(self, engine: Engine) -> None:
         self._read_side = ReadSide.CLOSED
         self._flowing = False
         engine.records = 0
-        self._room = 0
+        self.receive_window = 0
         self._trailing = engine.take_input()
+        self._update_read_status()
         self._tickets_held = False
         self._emit(PeerClosed())
         self._timers.stop(Timer.WAIT)
@@ -659,6 +663,7 @@ class Connector(Facts):
             self._fail(TruncationError("the connection was cut: the wire ended without close_notify, so what was read may be incomplete"))
         if self._failure is not None:
             self._raised = True
+            self._update_read_status()
             raise self._failure.again()
         return 0
 
@@ -866,7 +871,7 @@ class Connector(Facts):
         if empty and self._replies:
             self._replies = 0
             if self._flowing and self._engine is not None and not self._engine.records:
-                self._room = self._limits.receive_buffer
+                self.receive_window = self._limits.receive_buffer
         if Timer.FLUSH in self._timers:
             if empty:
                 self._timers.stop(Timer.FLUSH)
@@ -1004,9 +1009,10 @@ class Connector(Facts):
         self._flowing = self._writable = False
         if self._engine is not None:
             self._engine.records = 0
-        self._room = 0
+        self.receive_window = 0
         self._queue, self._queued = [], 0
         self._tickets_held = False
+        self._update_read_status()
         self._timers.clear()
 
     def _give_up(self, error: TLSError) -> None:

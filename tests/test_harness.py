@@ -104,7 +104,9 @@ def test_echo_server_with_a_given_certificate(tmp_path: Path, pki: PKI) -> None:
     (tmp_path / "key.pem").write_bytes(pem_key(pki.server))
     server = _Server("--cert", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "key.pem"))
     try:
-        done = _in_process("echo-test", "--server", server.address, "--ca", str(tmp_path / "ca.pem"), "--connections", "3", "--messages", "2")
+        done = _in_process(
+            "echo-test", "--server", server.address, "--ca", str(tmp_path / "ca.pem"), "--connections", "3", "--messages", "2"
+        )
         assert done.exit_code == 0, done.output
     finally:
         assert server.stop(signal.SIGTERM)[0] == 0

@@ -18,9 +18,7 @@ from .helpers import PKI, Side, pem_chain, pem_key, rsa_key, shake
 
 
 def _der_key(identity: Identity) -> bytes:
-    return bytes(
-        identity.key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    return bytes(identity.key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
 def test_pem_in_memory(pki: PKI) -> None:
