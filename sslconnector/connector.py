@@ -65,7 +65,7 @@ _log = logging.getLogger(__name__)
 # Traffic that leaves OpenSSL's buffers larger than this is worth giving memory back afterwards (FAULTS F34).
 _SMALL = 1024
 _DATA = Outcome.DATA
-_MORE = ReadStatus.MORE
+_MORE, _NEED_INPUT = ReadStatus.MORE, ReadStatus.NEED_INPUT
 
 
 class Connector(Facts):
@@ -607,10 +607,12 @@ class Connector(Facts):
             else:
                 go_on = self._count_useless(engine, taken > 0) and not got
         if not engine.records:
-            if self.read_status is _MORE:
+            if self._flowing:
+                self.read_status = _NEED_INPUT
+                if self._replies < self._limits.unsent_replies:
+                    self.receive_window = self._limits.receive_buffer
+            else:
                 self._update_read_status()
-            if self._flowing and self._replies < self._limits.unsent_replies:
-                self.receive_window = self._limits.receive_buffer
             if records >= self._records_per_key:
                 self._report_key_limit("read", records)
             return False

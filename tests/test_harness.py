@@ -45,7 +45,7 @@ def test_echo_test_passes_against_its_own_server(tmp_path: Path, loop: str, tls:
     assert facts["connections"] == {"asked": 20, "established": 20}
     assert facts["errors"] == {}
     assert facts["openssl"].startswith("OpenSSL")
-    assert list(facts["parameters"])[0].startswith(f"TLSv{tls}")
+    assert next(iter(facts["parameters"])).startswith(f"TLSv{tls}")
     assert facts["latency_microseconds"]["p50"] > 0
 
 

@@ -1,6 +1,7 @@
 """The one place that touches OpenSSL.
 
-``Engine`` is the twin that new connections use: ``direct`` unless the environment variable ``SSLCONNECTOR_ENGINE`` says ``public``.
+Its twins do the same in three ways: ``compiled`` (optional), ``direct`` and ``public``. New connections use the first that is there,
+or the one that the environment variable ``SSLCONNECTOR_ENGINE`` names.
 """
 
 from __future__ import annotations
@@ -29,15 +30,24 @@ __all__ = [
     "server_context",
 ]
 
-#: the twins by name
-ENGINES: dict[str, type[Engine]] = {"direct": DirectEngine, "public": PublicEngine}
+#: the twins by name, the preferred one first
+ENGINES: dict[str, type[Engine]] = {}
+try:
+    from .compiled import CompiledEngine
+
+    ENGINES["compiled"] = CompiledEngine
+except ImportError:  # no compiler when it was installed
+    pass
+ENGINES.update(direct=DirectEngine, public=PublicEngine)
 
 
-def _choose(name: str) -> type[Engine]:
+def _choose(name: str | None) -> type[Engine]:
+    if not name:
+        return next(iter(ENGINES.values()))
     if name not in ENGINES:
         raise ImportError(f"SSLCONNECTOR_ENGINE must be one of {', '.join(ENGINES)}, not {name!r}")
     return ENGINES[name]
 
 
 #: what new connections use
-default_engine: type[Engine] = _choose(os.environ.get("SSLCONNECTOR_ENGINE") or "direct")
+default_engine: type[Engine] = _choose(os.environ.get("SSLCONNECTOR_ENGINE"))

@@ -12,9 +12,9 @@ from typing import Any
 from ..buffers import SCRATCH_SIZE, scratch, writable_view
 from ..limits import MAX_PLAINTEXT
 from .binding import clear_errors, ffi, lib, take_errors
-from .engine import SLICE, Engine, EngineFailure, Outcome
+from .engine import SLICE, SLOTS, Engine, EngineFailure, Outcome
 
-__all__ = ["DirectEngine"]
+__all__ = ["DirectEngine", "DirectFlows"]
 
 # Looked up once: each of these names would be a dictionary look-up for every record.
 _SSL_read, _SSL_write, _SSL_pending, _SSL_want_read = lib.SSL_read, lib.SSL_write, lib.SSL_pending, lib.SSL_want_read
@@ -27,7 +27,7 @@ _new_chars = ffi.new_allocator(should_clear_after_alloc=False)
 _DATA = Outcome.DATA
 
 # Room that encryption adds to a record at most: header, padding, nonce, tag of any cipher suite.
-_OVERHEAD = 256
+OVERHEAD = 256
 
 
 class _Scratch(threading.local):
@@ -38,10 +38,38 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-class DirectEngine(Engine):
-    """The data flows on the binding."""
+class DirectFlows(Engine):
+    """What the direct and the compiled twin share."""
 
     __slots__ = ()
+
+    @staticmethod
+    def check_buffer(buffer: Any) -> int:
+        return len(_pin(buffer))
+
+    def _stopped(self) -> Outcome:
+        """Why ``SSL_read`` gave nothing."""
+        # The queue was empty before. It is asked first: "want read" can be left over from an earlier call.
+        self.errors = take_errors()
+        if not self.errors:
+            if _SSL_want_read(self._ssl):
+                return Outcome.USELESS
+            if lib.SSL_get_shutdown(self._ssl) & lib.SSL_RECEIVED_SHUTDOWN:
+                return Outcome.CLOSED
+        return Outcome.FAILED
+
+    def output_pending(self) -> int:
+        return int(_BIO_get_mem_data(self._wbio, _NULL))
+
+    def drain_into(self, buffer: Any, offset: int) -> int:
+        chars = _pin(buffer)
+        return int(max(_BIO_read(self._wbio, chars + offset, len(chars) - offset), 0))
+
+
+class DirectEngine(DirectFlows):
+    """The data flows on the binding."""
+
+    __slots__ = SLOTS
 
     name = "direct"
 
@@ -49,10 +77,6 @@ class DirectEngine(Engine):
         if type(data) is not bytes:
             data = _from_buffer(data)
         _BIO_write(self._rbio, data, size)
-
-    @staticmethod
-    def check_buffer(buffer: Any) -> int:
-        return len(_pin(buffer))
 
     def decrypt_into(self, buffer: Any, budget: int) -> int:
         try:
@@ -95,17 +119,6 @@ class DirectEngine(Engine):
         self.outcome = _DATA
         return got
 
-    def _stopped(self) -> Outcome:
-        """Why ``SSL_read`` gave nothing."""
-        # The queue was empty before. It is asked first: "want read" can be left over from an earlier call.
-        self.errors = take_errors()
-        if not self.errors:
-            if _SSL_want_read(self._ssl):
-                return Outcome.USELESS
-            if lib.SSL_get_shutdown(self._ssl) & lib.SSL_RECEIVED_SHUTDOWN:
-                return Outcome.CLOSED
-        return Outcome.FAILED
-
     def encrypt(self, data: bytes | memoryview, size: int) -> None:
         if type(data) is not bytes:
             data = _from_buffer(data)
@@ -117,7 +130,7 @@ class DirectEngine(Engine):
     def encrypt_large(self, data: bytes | memoryview, size: int) -> memoryview:
         source = _from_buffer(_CHARS, data)
         ssl, wbio = self._ssl, self._wbio
-        room = self.output_pending() + size + (size // MAX_PLAINTEXT + 2) * _OVERHEAD
+        room = self.output_pending() + size + (size // MAX_PLAINTEXT + 2) * OVERHEAD
         chunk = _new_chars(_CHARS, room)
         offset = filled = 0
         clear_errors()
@@ -131,9 +144,6 @@ class DirectEngine(Engine):
             filled += _BIO_read(wbio, chunk + filled, room - filled)
         return memoryview(_buffer(chunk, filled))
 
-    def output_pending(self) -> int:
-        return int(_BIO_get_mem_data(self._wbio, _NULL))
-
     def drain(self) -> bytes:
         chars = _scratch.chars
         got = _BIO_read(self._wbio, chars, SCRATCH_SIZE)
@@ -143,10 +153,6 @@ class DirectEngine(Engine):
         rest = _new_chars(_CHARS, pending or 1)
         more = _BIO_read(self._wbio, rest, pending) if pending else 0
         return bytes(_unpack(chars, got) + _unpack(rest, max(more, 0)))
-
-    def drain_into(self, buffer: Any, offset: int) -> int:
-        chars = _pin(buffer)
-        return int(max(_BIO_read(self._wbio, chars + offset, len(chars) - offset), 0))
 
 
 def _pin(buffer: Any) -> Any:

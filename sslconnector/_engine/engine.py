@@ -16,8 +16,9 @@ How the machine underneath behaves, and what follows:
 * A memory BIO never shrinks (F34): ``release_memory`` puts fresh ones in, when both are empty.
 * The end of the wire is not told to OpenSSL; whether it is a truncation is the connector's to say (F05).
 
-Set-up, handshake and facts are the same for both twins and live here. The four data flows (feed, decrypt, encrypt, drain) are made
-twice: :class:`.direct.DirectEngine` calls the binding, :class:`.public.PublicEngine` pyOpenSSL's public methods alone.
+Set-up, handshake and facts are the same for all twins and live here. The four data flows (feed, decrypt, encrypt, drain) are made
+more than once: :class:`.direct.DirectEngine` calls the binding, :class:`.public.PublicEngine` pyOpenSSL's public methods alone, and
+:class:`.compiled.CompiledEngine`, where a compiler was there, does in C what the first does in Python.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from . import callbacks
 from .binding import OpenSSLError, clear_errors, ffi, lib, take_errors
 from .contexts import EngineContext
 
-__all__ = ["SLICE", "Engine", "EngineFailure", "Outcome"]
+__all__ = ["SLICE", "SLOTS", "Engine", "EngineFailure", "Outcome"]
 
 #: Larger writes are encrypted so many bytes at a time and drained in between: the out BIO stays that small, whatever is written.
 SLICE = 65536
@@ -67,25 +68,35 @@ class EngineFailure(Exception):
         self.errors = errors
 
 
+SLOTS = (
+    "__weakref__",
+    "_connection",
+    "_contexts",
+    "_rbio",
+    "_ssl",
+    "_wbio",
+    "alert_received",
+    "alert_sent",
+    "callback_error",
+    "errors",
+    "outcome",
+    "records",
+    "verify_failure",
+    "verify_hook",
+)
+
+
 class Engine:
     """Set-up, handshake and facts. Not for overlapping calls; the connector sees to that."""
 
-    __slots__ = (
-        "__weakref__",
-        "_connection",
-        "_contexts",
-        "_rbio",
-        "_ssl",
-        "_wbio",
-        "alert_received",
-        "alert_sent",
-        "callback_error",
-        "errors",
-        "outcome",
-        "records",
-        "verify_failure",
-        "verify_hook",
-    )
+    # The twins declare SLOTS: a class in C can only be combined with one that has none of its own.
+    __slots__ = ()
+
+    _connection: SSL.Connection
+    _contexts: list[EngineContext]
+    _ssl: Any
+    _rbio: Any
+    _wbio: Any
 
     #: what tests and reports call the twin
     name = "none"

@@ -12,7 +12,7 @@ from OpenSSL import SSL
 
 from ..buffers import scratch, writable_view
 from .binding import OpenSSLError, clear_errors, take_errors
-from .engine import SLICE, Engine, EngineFailure, Outcome
+from .engine import SLICE, SLOTS, Engine, EngineFailure, Outcome
 
 __all__ = ["PublicEngine"]
 
@@ -22,7 +22,7 @@ _PART = 65536
 class PublicEngine(Engine):
     """The data flows on ``SSL.Connection``."""
 
-    __slots__ = ("_output",)
+    __slots__ = (*SLOTS, "_output")
 
     name = "public"
 

@@ -211,9 +211,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
             reads += 1
             if isinstance(application, asyncio.BufferedProtocol):
                 self._read_buffered(application)
-            elif data := connector.read():
-                if application is not None and not self._closing:
-                    self._call(application.data_received, data)
+            elif (data := connector.read()) and application is not None and not self._closing:
+                self._call(application.data_received, data)
         if connector.events_pending:
             self._take_events()
 
