@@ -65,7 +65,7 @@ class ClientHelloReader:
         self._message = bytearray()
         self._parsed = 0
 
-    def feed(self, data: bytes | memoryview) -> ClientHello | None:
+    def feed(self, data: bytes | bytearray | memoryview) -> ClientHello | None:
         """Takes more of the stream. Returns the ClientHello when it is whole; an empty one when OpenSSL had better look at it itself;
         None while it is incomplete."""
         received = self.received

@@ -64,6 +64,8 @@ _log = logging.getLogger(__name__)
 
 # Traffic that leaves OpenSSL's buffers larger than this is worth giving memory back afterwards (FAULTS F34).
 _SMALL = 1024
+# Events that the peer can cause again and again are dropped while so many wait to be taken.
+_MOST_EVENTS = 16
 _DATA = Outcome.DATA
 _MORE, _NEED_INPUT = ReadStatus.MORE, ReadStatus.NEED_INPUT
 
@@ -507,8 +509,11 @@ class Connector(Facts):
             self._emit(SessionTicketReceived())
         queue, self._queue, self._queued = self._queue, [], 0
         if queue:
-            self._encrypt(b"".join(queue))
-        if self._write_side is WriteSide.CLOSING and self._failure is None:
+            try:
+                self._encrypt(b"".join(queue))
+            except TLSError:
+                return  # it is the failure now, for a read to raise
+        if self._write_side is WriteSide.CLOSING:
             self._send_close_notify()
 
     def _explain(self, failure: EngineFailure) -> TLSError:
@@ -629,7 +634,9 @@ class Connector(Facts):
         if self._is_client and (serial := engine.session_serial()) != self._session_serial:
             self._session_serial = serial
             self._resumable = True
-            self._emit(SessionTicketReceived())
+            # A server could send tickets without end, and the application may never take events.
+            if len(self._events) < _MOST_EVENTS:
+                self._emit(SessionTicketReceived())
         if engine.callback_error is not None:
             self._give_up(self._callback_failed())
             return False

@@ -39,7 +39,7 @@ class Session:
         return _MAGIC + _HEADER.pack(self.tls13, self.binding, len(name), len(self.data)) + name + self.data
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Session:
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Session:
         """What :meth:`to_bytes` gave.
 
         :raises SessionError: when it is damaged or of another format; drop it and make a full handshake.

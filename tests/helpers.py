@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sslconnector import (
@@ -18,6 +21,7 @@ from sslconnector import (
     Event,
     HandshakeState,
     Identity,
+    Limits,
     ReadStatus,
     ServerContext,
     TLSError,
@@ -209,3 +213,52 @@ def pump(one: Side, other: Side, cut: Callable[[int], int] | None = None) -> Non
 def shake(client: Side, server: Side, cut: Callable[[int], int] | None = None) -> None:
     client.connector.start()
     pump(client, server, cut)
+
+
+def _hkdf_expand_label(secret: bytes, label: bytes, length: int) -> bytes:
+    full = b"tls13 " + label
+    info = struct.pack("!HB", length, len(full)) + full + b"\0"
+    return HKDFExpand(algorithm=hashes.SHA256(), length=length, info=info).derive(secret)
+
+
+class KeyUpdater:
+    """Makes TLS 1.3 records from a traffic secret of the key log: OpenSSL answers KeyUpdates but cannot be asked to begin one."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret = secret
+        self._keys()
+
+    def _keys(self) -> None:
+        self.aead = AESGCM(_hkdf_expand_label(self.secret, b"key", 16))
+        self.iv = int.from_bytes(_hkdf_expand_label(self.secret, b"iv", 12), "big")
+        self.sequence = 0
+
+    def record(self, content: bytes, kind: int) -> bytes:
+        inner = content + bytes([kind])
+        header = b"\x17\x03\x03" + struct.pack("!H", len(inner) + 16)
+        nonce = (self.iv ^ self.sequence).to_bytes(12, "big")
+        self.sequence += 1
+        return header + self.aead.encrypt(nonce, inner, header)
+
+    def key_update(self, request: bool = True) -> bytes:
+        record = self.record(b"\x18\x00\x00\x01" + bytes([request]), 22)
+        self.secret = _hkdf_expand_label(self.secret, b"traffic upd", 32)
+        self._keys()
+        return record
+
+    def data(self, content: bytes) -> bytes:
+        return self.record(content, 23)
+
+
+def with_key_updater(pki: PKI, **limits: Any) -> tuple[Side, Side, KeyUpdater]:
+    """A connection whose client's records can be made by hand from now on."""
+    lines: list[bytes] = []
+    client, server = pki.pair(
+        client={"keylog": lines.append},
+        server={"limits": Limits(**limits)},
+        ciphersuites="TLS_AES_128_GCM_SHA256",
+        **V13,
+    )
+    shake(client, server)
+    (secret,) = [line.split()[2] for line in lines if line.startswith(b"CLIENT_TRAFFIC_SECRET_0 ")]
+    return client, server, KeyUpdater(bytes.fromhex(secret.decode()))

@@ -18,6 +18,7 @@ from sslconnector import (
     ApiMisuse,
     CertificateError,
     CloseTimeout,
+    ConfigurationError,
     Connector,
     HandshakeInterrupted,
     HandshakeTimeout,
@@ -628,6 +629,8 @@ def test_wrong_arguments(pki: PKI, run: Any) -> None:
             await create_connection(Recorder, "localhost", 1, ssl=ssl.create_default_context())  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="ssl must be a sslconnector.ServerContext, not ClientContext"):
             await create_server(Recorder, "localhost", 1, ssl=pki.client_context())  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="identity_on_demand"):
+            await create_server(Recorder, "127.0.0.1", 0, ssl=pki.server_context(identities=None, identity_on_demand=True))
         with pytest.raises(ValueError, match="needs server_hostname"):
             await create_connection(Recorder, sock=None, ssl=pki.client_context())
 

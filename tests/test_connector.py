@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import array
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from sslconnector import (
     CloseTimeout,
     ConnectionAborted,
     Connector,
+    FloodError,
     HandshakeCompleted,
     HandshakeState,
     HandshakeTimeout,
@@ -27,9 +31,10 @@ from sslconnector import (
     SessionTicketReceived,
     TruncationError,
     WriteSide,
+    _engine,
 )
 
-from .helpers import PKI, V12, V13, VERSIONS, Side, pump, shake
+from .helpers import PKI, V12, V13, VERSIONS, Side, pump, shake, with_key_updater
 
 pytestmark = pytest.mark.usefixtures("twin")
 
@@ -597,3 +602,33 @@ def test_connection_without_verification(pki: PKI) -> None:
     assert client.connector.server_hostname is None
     assert server.connector.server_hostname is None
     assert client.connector.peer_chain[0] == pki.server.certificate
+
+
+def test_a_name_with_a_trailing_dot_is_the_same_name(pki: PKI) -> None:
+    """Some clients send SNI with it, against RFC 6066."""
+    client, server = pki.pair(**V13)
+    engine = client.connector._engine
+    assert engine is not None
+    engine._connection.set_tlsext_host_name(b"localhost.")
+    shake(client, server)
+    assert client.complete, (client.error, server.error)
+    assert server.connector.server_hostname == "localhost"
+
+
+def test_empty_records_are_passed_over_and_limited(pki: PKI) -> None:
+    _client, server, updater = with_key_updater(pki)
+    server.feed(updater.data(b"") + updater.data(b"one") + updater.data(b"") + updater.data(b"") + updater.data(b"two"))
+    assert server.plaintext == b"onetwo"
+    for _ in range(40):
+        if server.connector.receive_window:
+            server.feed(updater.data(b""))
+    assert isinstance(server.error, FloodError)
+
+
+def test_engine_twins_by_name() -> None:
+    code = "from sslconnector import _engine; print(_engine.default_engine.name)"
+    for name in _engine.ENGINES:
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "SSLCONNECTOR_ENGINE": name}, capture_output=True, text=True)
+        assert done.stdout.strip() == name
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "SSLCONNECTOR_ENGINE": "x"}, capture_output=True, text=True)
+    assert "SSLCONNECTOR_ENGINE must be one of" in done.stderr

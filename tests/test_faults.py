@@ -39,7 +39,7 @@ from sslconnector import (
 )
 from sslconnector._engine.binding import ffi, lib
 
-from .helpers import PKI, V12, V13, VERSIONS, Side, pump, shake
+from .helpers import PKI, V12, V13, VERSIONS, Side, pump, shake, with_key_updater
 
 pytestmark = pytest.mark.usefixtures("twin")
 
@@ -236,62 +236,8 @@ class _RawPeer:
         lib.ERR_clear_error()
 
 
-def _hkdf_expand_label(secret: bytes, label: bytes, length: int) -> bytes:
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-
-    full = b"tls13 " + label
-    info = struct.pack("!HB", length, len(full)) + full + b"\0"
-    return HKDFExpand(algorithm=hashes.SHA256(), length=length, info=info).derive(secret)
-
-
-class _KeyUpdater:
-    """Makes TLS 1.3 records from a traffic secret of the key log: OpenSSL answers KeyUpdates but cannot be asked to begin one."""
-
-    def __init__(self, secret: bytes) -> None:
-        self.secret = secret
-        self._keys()
-
-    def _keys(self) -> None:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        self.aead = AESGCM(_hkdf_expand_label(self.secret, b"key", 16))
-        self.iv = int.from_bytes(_hkdf_expand_label(self.secret, b"iv", 12), "big")
-        self.sequence = 0
-
-    def record(self, content: bytes, kind: int) -> bytes:
-        inner = content + bytes([kind])
-        header = b"\x17\x03\x03" + struct.pack("!H", len(inner) + 16)
-        nonce = (self.iv ^ self.sequence).to_bytes(12, "big")
-        self.sequence += 1
-        return header + self.aead.encrypt(nonce, inner, header)
-
-    def key_update(self, request: bool = True) -> bytes:
-        record = self.record(b"\x18\x00\x00\x01" + bytes([request]), 22)
-        self.secret = _hkdf_expand_label(self.secret, b"traffic upd", 32)
-        self._keys()
-        return record
-
-    def data(self, content: bytes) -> bytes:
-        return self.record(content, 23)
-
-
-def _with_key_updater(pki: PKI, **limits: Any) -> tuple[Side, Side, _KeyUpdater]:
-    """A connection whose client's records can be made by hand from now on."""
-    lines: list[bytes] = []
-    client, server = pki.pair(
-        client={"keylog": lines.append},
-        server={"limits": Limits(**limits)},
-        ciphersuites="TLS_AES_128_GCM_SHA256",
-        **V13,
-    )
-    shake(client, server)
-    (secret,) = [line.split()[2] for line in lines if line.startswith(b"CLIENT_TRAFFIC_SECRET_0 ")]
-    return client, server, _KeyUpdater(bytes.fromhex(secret.decode()))
-
-
 def test_F08_a_flood_of_key_updates_ends_the_connection(pki: PKI) -> None:
-    _client, server, updater = _with_key_updater(pki)
+    _client, server, updater = with_key_updater(pki)
     sent = 0
     tracemalloc.start()
     try:
@@ -318,7 +264,7 @@ def test_F08_a_flood_of_key_updates_ends_the_connection(pki: PKI) -> None:
 
 def test_F08_data_between_key_updates_does_not_help_against_unsent_answers(pki: PKI) -> None:
     """A peer that mixes data into its flood and never reads: reading stops, the output stays bounded."""
-    _client, server, updater = _with_key_updater(pki, unsent_replies=50)
+    _client, server, updater = with_key_updater(pki, unsent_replies=50)
     for _ in range(49):
         server.feed(updater.key_update() + updater.data(b"x"))
     assert server.connector.receive_window > 0
@@ -333,7 +279,7 @@ def test_F08_data_between_key_updates_does_not_help_against_unsent_answers(pki: 
 
 
 def test_F08_honest_key_updates_are_answered(pki: PKI) -> None:
-    _client, server, updater = _with_key_updater(pki)
+    _client, server, updater = with_key_updater(pki)
     for number in range(100):
         server.feed(updater.key_update() + updater.data(b"%d " % number))
         server.connector.data_to_send()
@@ -642,7 +588,7 @@ def test_F20_half_close_loses_nothing(pki: PKI, version: str) -> None:
 
 def test_F20_key_updates_after_our_close_notify(pki: PKI) -> None:
     """The peer goes on writing after our half-close and updates its keys meanwhile; no answer is possible, the data still counts."""
-    _client, server, updater = _with_key_updater(pki)
+    _client, server, updater = with_key_updater(pki)
     server.connector.close_write()
     server.connector.data_to_send()
     server.feed(updater.data(b"one ") + updater.key_update(request=False) + updater.data(b"two "))

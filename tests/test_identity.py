@@ -68,7 +68,7 @@ def test_pkcs12(pki: PKI, tmp_path: Path) -> None:
 
 def test_encrypted_keys(pki: PKI) -> None:
     chain, key = pem_chain(pki.server), pem_key(pki.server, b"secret")
-    calls = []
+    calls: list[int] = []
 
     def password() -> str:
         calls.append(1)
@@ -105,12 +105,13 @@ def test_the_certificate_of_the_key_is_sent_first(pki: PKI) -> None:
 
 @pytest.mark.parametrize("kind", ["rsa", "ec384", "ed25519", "ed448"])
 def test_kinds_of_keys(pki: PKI, kind: str) -> None:
-    key: Any = {
+    make: dict[str, Any] = {
         "rsa": rsa_key,
         "ec384": lambda: ec.generate_private_key(ec.SECP384R1()),
         "ed25519": ed25519.Ed25519PrivateKey.generate,
         "ed448": ed448.Ed448PrivateKey.generate,
-    }[kind]()
+    }
+    key = make[kind]()
     identity = pki.issue_raw("localhost", key=key)
     client, server = pki.pair(server={"identities": identity})
     shake(client, server)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -88,7 +89,7 @@ def test_one_malformed_certificate_does_not_cost_the_bundle(pki: PKI, tmp_path: 
 def test_what_cannot_be_read(pki: PKI, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("text")
-    for make, words in (
+    cases: list[tuple[Any, str]] = [
         (lambda: TrustStore.from_file(tmp_path), "is a directory"),
         (lambda: TrustStore.from_file(tmp_path / "nowhere"), "there is no file"),
         (lambda: TrustStore.from_file(tmp_path / "text"), "neither PEM"),
@@ -99,7 +100,8 @@ def test_what_cannot_be_read(pki: PKI, tmp_path: Path) -> None:
         (lambda: TrustStore.from_bytes(pki.ca_pem, crls=b"garbage"), "revocation list"),
         (lambda: TrustStore.from_bytes(pki.ca_pem, crls=pki.ca_pem), "revocation list"),
         (lambda: TrustStore.from_certificates([]), "at least one CA certificate"),
-    ):
+    ]
+    for make, words in cases:
         with pytest.raises(TrustError, match=words):
             make()
     with pytest.raises(TypeError, match="x509.Certificate objects, not str"):

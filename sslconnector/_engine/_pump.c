@@ -149,7 +149,12 @@ pump_decrypt_into(Pump *self, PyObject *const *args, Py_ssize_t count)
             PyBuffer_Release(&buffer);
         PyErr_Clear();
         /* says what is wrong with it, in the words of all twins */
-        return PyObject_CallMethod((PyObject *)self, "check_buffer", "O", args[0]);
+        PyObject *size = PyObject_CallMethod((PyObject *)self, "check_buffer", "O", args[0]);
+        if (size != NULL) {
+            Py_DECREF(size);
+            PyErr_SetString(PyExc_TypeError, "buffer must be contiguous, writable and not empty");
+        }
+        return NULL;
     }
     Py_ssize_t got = decrypt(self, buffer.buf, buffer.len, budget);
     PyBuffer_Release(&buffer);

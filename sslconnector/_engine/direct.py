@@ -7,7 +7,7 @@ for the length of the call. What OpenSSL returns as a positive number needs no l
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..buffers import SCRATCH_SIZE, scratch, writable_view
 from ..limits import MAX_PLAINTEXT
@@ -41,7 +41,8 @@ _scratch = _Scratch()
 class DirectFlows(Engine):
     """What the direct and the compiled twin share."""
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     @staticmethod
     def check_buffer(buffer: Any) -> int:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from OpenSSL import SSL
@@ -89,8 +89,10 @@ SLOTS = (
 class Engine:
     """Set-up, handshake and facts. Not for overlapping calls; the connector sees to that."""
 
-    # The twins declare SLOTS: a class in C can only be combined with one that has none of its own.
-    __slots__ = ()
+    # The twins declare SLOTS: a class in C can only be combined with one that has none of its own. (Type checkers would take an empty
+    # tuple for the truth about the attributes.)
+    if not TYPE_CHECKING:
+        __slots__ = ()
 
     _connection: SSL.Connection
     _contexts: list[EngineContext]
@@ -296,9 +298,9 @@ class Engine:
         return name.decode("utf-8", "backslashreplace") if name else None
 
     def server_name(self) -> str | None:
-        """The name in the ClientHello, as OpenSSL read it."""
+        """The name in the ClientHello, as OpenSSL read it: lower case, without a trailing dot."""
         name = self._connection.get_servername()
-        return None if name is None else name.decode("ascii", "backslashreplace").lower()
+        return None if name is None else name.decode("ascii", "backslashreplace").removesuffix(".").lower()
 
     def resumed(self) -> bool:
         """Whether a session was resumed."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ..connector import Connector
 from ..context import ClientContext, ServerContext
+from ..errors import ConfigurationError
 from ..session import Session
 from .protocol import TLSProtocol
 from .transport import TLSTransport
@@ -74,8 +75,13 @@ async def create_server(
 
     :param ssl: the context; its ``Limits.handshake_timeout`` counts from the accepted connection on.
     :param options: what else ``loop.create_server`` takes (``sock``, ``backlog``, ``reuse_port``, ...).
+    :raises ConfigurationError: for a context with ``identity_on_demand``.
     """
     if not isinstance(ssl, ServerContext):
         raise TypeError(f"ssl must be a sslconnector.ServerContext, not {type(ssl).__name__}")
+    if any(config.identity_on_demand for config in (ssl.config, *ssl.config.hosts.values())):
+        raise ConfigurationError(
+            "identity_on_demand needs an adapter that answers IdentityNeeded, and create_server() cannot yet; pass identities"
+        )
     loop = asyncio.get_running_loop()
     return await loop.create_server(lambda: TLSProtocol(loop, Connector(ssl), protocol_factory), host, port, **options)
