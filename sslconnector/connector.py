@@ -322,6 +322,7 @@ class Connector(Facts):
         if not self._flowing:
             self._receive_opening(data, size)
             return
+        self._busy = True
         engine: Engine = self._engine  # type: ignore[assignment]
         # A whole record, as it mostly comes, needs no walk.
         if self._walker.inside or size < RECORD_HEADER or (data[3] << 8 | data[4]) + RECORD_HEADER != size:
@@ -330,7 +331,6 @@ class Connector(Facts):
         else:
             engine.records += 1
             self.read_status = _MORE
-        self._busy = True
         engine.feed(data, size)
         self._busy = False
         self.receive_window -= size

@@ -60,6 +60,8 @@ def _parse_dns(name: str) -> str:
         raise refuse("it is empty; pass the name that the server's certificate must carry")
     if name.startswith("["):
         raise refuse("write an IPv6 address without brackets and port")
+    if "/" in name:
+        raise refuse("pass the host of the URL alone")
     if ":" in name:
         raise refuse("leave the port out")
     if "*" in name:

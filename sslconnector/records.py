@@ -91,6 +91,8 @@ _FOREIGN = (
     (b"CONNE", "an HTTP proxy request"),
     (b"PRI *", "an HTTP/2 preface in clear"),
     (b"HTTP/", "an HTTP response in clear"),
+    (b"<!DOC", "an HTTP answer in clear (HTML)"),
+    (b"<html", "an HTTP answer in clear (HTML)"),
     (b"SSH-", "an SSH greeting"),
     (b"PROXY", "a PROXY protocol header"),
     (b"\r\n\r\n\x00", "a PROXY protocol header (version 2)"),

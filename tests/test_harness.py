@@ -208,6 +208,7 @@ def test_nobody_listens() -> None:
         (["echo-test", "--connections", "0"], "0 is not in the range"),
         (["echo-test", "--connections", "100000000"], "file descriptors"),
         (["echo-test", "--size", "big"], "not a size in bytes"),
+        (["echo-test", "--json", "/nowhere/report.json"], "there is no folder '/nowhere'"),
         (["echo-test", "--size", "5-1"], "not a size in bytes"),
         (["echo-test", "--tls", "1.1"], "1.1"),
         (["echo-server", "--cert", "/nowhere.pem"], "there is no file"),

@@ -45,7 +45,7 @@ def test_addresses(name: str, packed: bytes) -> None:
         ("a b", "a character"),
         ("a\0b", "a character"),
         ("user@example.org", "a character"),
-        ("http://example.org", "leave the port out"),
+        ("http://example.org", "the host of the URL alone"),
         ("x" * 64 + ".org", "longer than 63"),
         (".".join(["abcdefgh"] * 30), "longer than 253"),
         ("127.1", "last label is a number"),

@@ -126,6 +126,8 @@ def echo_test(
     """
     if ca is not None and address is None:
         raise click.UsageError("--ca goes with --server: the server that is started here has a CA of its own")
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise click.UsageError(f"--json: there is no folder {str(json_file.parent)!r}")
     _check_descriptors(connections)
     console = Console(stderr=False)
     versions: dict[str, Any] = {} if tls is None else {"minimum_version": _TLS[tls], "maximum_version": _TLS[tls]}

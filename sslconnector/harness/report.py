@@ -60,10 +60,11 @@ def print_report(load: Load, result: Result, console: Console) -> None:
         table.add_row(f"  {parameters}", str(count))
     table.add_row("handshakes/s", f"{facts['handshakes_per_second']:,.0f}")
     table.add_row("messages", f"{result.messages:,}")
-    table.add_row("messages/s", f"{facts['messages_per_second']:,.0f}")
-    table.add_row("MB/s (each way)", f"{facts['megabytes_per_second']:,.1f}")
-    for name, value in facts["latency_microseconds"].items():
-        table.add_row(f"latency {'max' if name == 'p100' else name}", f"{value / 1e3:,.2f} ms")
+    if result.messages:
+        table.add_row("messages/s", f"{facts['messages_per_second']:,.0f}")
+        table.add_row("MB/s (each way)", f"{facts['megabytes_per_second']:,.1f}")
+        for name, value in facts["latency_microseconds"].items():
+            table.add_row(f"latency {'max' if name == 'p100' else name}", f"{value / 1e3:,.2f} ms")
     table.add_row("errors", str(sum(result.errors.values())), style="" if not result.errors else "bold red")
     for kind, count in result.errors.most_common():
         table.add_row(f"  {kind}", str(count), style="red")
