@@ -67,17 +67,20 @@ def main() -> None:
     to_server: Wire = queue.Queue()
     to_client: Wire = queue.Queue()
 
+    heard: list[bytes | TLSError] = []
+
     def server() -> None:
         try:
-            print("server heard", run(Connector(ServerContext(identities=identity)), to_server, to_client, b"hello from the server"))
+            heard.append(run(Connector(ServerContext(identities=identity)), to_server, to_client, b"hello from the server"))
         except TLSError as error:
-            print("server:", error)
+            heard.append(error)
 
     thread = threading.Thread(target=server)
     thread.start()
     context = ClientContext(trust=TrustStore.from_bytes(ca.cert_pem.bytes()))
     print("client heard", run(Connector(context, server_hostname="queue.example"), to_client, to_server, b"hello from the client"))
     thread.join()
+    print("server heard", heard[0])
 
 
 if __name__ == "__main__":
