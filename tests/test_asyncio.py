@@ -635,3 +635,42 @@ def test_wrong_arguments(pki: PKI, run: Any) -> None:
             await create_connection(Recorder, sock=None, ssl=pki.client_context())
 
     run(main)
+
+
+def test_another_protocol_may_be_set_while_data_is_delivered(pki: PKI, run: Any) -> None:
+    class Switches(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.next = Recorder()
+            self.transport.set_protocol(self.next)
+
+    async def main() -> None:
+        async with Serving(pki, Switches) as serving:
+            client = await serving.connect()
+            client.transport.write(bytes(300_000))
+            client.transport.close()
+            await client.lost
+            first: Any = serving.protocols[0]
+            assert await first.next.lost is None
+            assert len(first.data) + len(first.next.data) == 300_000
+            assert len(first.data) <= 65536
+
+    run(main)
+
+
+@pytest.mark.parametrize("buffer", [bytearray(), b"read-only", "text", None])
+def test_a_buffer_that_is_none_ends_the_connection(pki: PKI, run: Any, buffer: Any) -> None:
+    class Broken(Buffered):
+        def get_buffer(self, sizehint: int) -> Any:
+            if buffer is None:
+                raise ZeroDivisionError
+            return buffer
+
+    async def main() -> None:
+        async with Serving(pki) as serving:
+            client: Any = await serving.connect(Broken)  # type: ignore[arg-type]
+            client.transport.write(b"x")
+            assert isinstance(await client.lost, TypeError | ValueError | ZeroDivisionError)
+
+    main.problem_count = 1  # type: ignore[attr-defined]
+    run(main)

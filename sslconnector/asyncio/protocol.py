@@ -95,6 +95,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
             return
         if nbytes <= self.connector.receive_window:
             self.connector.receive(self._buffer[:nbytes])
+        # Else it follows close_notify or a failure: for an open connection the wire is paused while the window is 0.
         self._turn()
 
     def eof_received(self) -> bool:
@@ -202,14 +203,16 @@ class TLSProtocol(asyncio.BufferedProtocol):
             self._adjust_wire()
 
     def _read(self) -> None:
-        connector, application = self.connector, self.application
+        connector = self.connector
         reads = 0
         while connector.read_status is ReadStatus.MORE and not self._reading_paused:
             if reads == _READS_PER_TURN and self.wire is not None:
                 self._schedule_turn()
                 break
             reads += 1
-            if isinstance(application, asyncio.BufferedProtocol):
+            # Looked up each time: what is called may set another protocol.
+            application = self.application
+            if isinstance(application, asyncio.BufferedProtocol) and connector.failure is None:
                 self._read_buffered(application)
             elif (data := connector.read()) and application is not None and not self._closing:
                 self._call(application.data_received, data)
@@ -218,7 +221,15 @@ class TLSProtocol(asyncio.BufferedProtocol):
 
     def _read_buffered(self, application: asyncio.BufferedProtocol) -> None:
         buffer: Any = self._call(application.get_buffer, -1)
-        if buffer is not None and (count := self.connector.read_into(buffer)) and not self._closing:
+        if buffer is None:
+            return
+        try:
+            count = self.connector.read_into(buffer)
+        except (TypeError, ValueError) as error:
+            # The application's buffer is no buffer, or empty.
+            self._blame("get_buffer", error)
+            return
+        if count and not self._closing:
             self._call(application.buffer_updated, count)
 
     def _take_events(self) -> None:
@@ -256,16 +267,19 @@ class TLSProtocol(asyncio.BufferedProtocol):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            context = {
-                "message": f"Fatal error: protocol.{getattr(function, '__name__', 'factory')}() call failed.",
-                "exception": error,
-                "transport": self.transport,
-                "protocol": self.application,
-            }
-            self.loop.call_exception_handler(context)
-            self._error = self._error or error
-            self.connector.abort()
+            self._blame(getattr(function, "__name__", "factory"), error)
             return None
+
+    def _blame(self, name: str, error: BaseException) -> None:
+        context = {
+            "message": f"Fatal error: protocol.{name}() call failed.",
+            "exception": error,
+            "transport": self.transport,
+            "protocol": self.application,
+        }
+        self.loop.call_exception_handler(context)
+        self._error = self._error or error
+        self.connector.abort()
 
     def _note(self, error: TLSError) -> None:
         """Keeps the first error for ``connection_lost``; what this side ended itself is none."""
