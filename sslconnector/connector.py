@@ -511,8 +511,9 @@ class Connector(Facts):
         if queue:
             try:
                 self._encrypt(b"".join(queue))
-            except TLSError:
-                return  # it is the failure now, for a read to raise
+            except EngineFailure as failure:
+                self._fail(self._explain(failure))
+                return
         if self._write_side is WriteSide.CLOSING:
             self._send_close_notify()
 
@@ -555,15 +556,16 @@ class Connector(Facts):
         if engine is None or not engine.records:
             self._engine_type.check_buffer(buffer)
             return self._end_of_input()
-        while True:
-            before = engine.records
-            self._busy = True
-            try:
+        self._busy = True
+        try:
+            more = True
+            while more:
+                before = engine.records
                 got = engine.decrypt_into(buffer, self._records_per_read)
-            finally:
-                self._busy = False
-            if not self._after_decryption(engine, before, got):
-                return got or self._end_of_input()
+                more = self._after_decryption(engine, before, got)
+        finally:
+            self._busy = False
+        return got or self._end_of_input()
 
     def read(self, size: int = SCRATCH_SIZE) -> bytes:
         """Decrypts like ``read_into``, into a new bytes object of at most ``size`` bytes (and at most 64 KiB).
@@ -571,23 +573,25 @@ class Connector(Facts):
         :returns: the bytes; empty when there is nothing: see ``read_status``.
         :raises TLSError: as ``read_into``.
         """
-        if self._busy:
-            self._overlap("read")
         if type(size) is not int or size < 1:
             raise ValueError(f"read() takes a number of bytes, at least 1, not {size!r}")
+        if self._busy:
+            self._overlap("read")
         engine = self._engine
         if engine is None or not engine.records:
             self._end_of_input()
             return b""
+        self._busy = True
         if size > SCRATCH_SIZE:
             size = SCRATCH_SIZE
-        while True:
-            before = engine.records
-            self._busy = True
-            data = engine.decrypt_bytes(size, self._records_per_read)
+        try:
+            more = True
+            while more:
+                before = engine.records
+                data = engine.decrypt_bytes(size, self._records_per_read)
+                more = self._after_decryption(engine, before, len(data))
+        finally:
             self._busy = False
-            if not self._after_decryption(engine, before, len(data)):
-                break
         if not data:
             self._end_of_input()
         return data
@@ -696,17 +700,15 @@ class Connector(Facts):
         """
         if type(data) is not bytes:
             data = byte_view(data)
-        if self._busy or not self._writable:
-            self._write_early(data)
-            return
         size = len(data)
-        if size > MAX_PLAINTEXT:
-            self._encrypt(data)
-            return
-        if not size:
+        if self._busy or not self._writable or not size:
+            self._write_early(data)
             return
         self._busy = True
         try:
+            if size > MAX_PLAINTEXT:
+                self._encrypt(data)
+                return
             self._engine.encrypt(data, size)  # type: ignore[union-attr]
         except EngineFailure as failure:
             self._fail(self._explain(failure))
@@ -723,7 +725,7 @@ class Connector(Facts):
             self._report_key_limit("write", records)
 
     def _write_early(self, data: bytes | memoryview) -> None:
-        """``write`` when it cannot encrypt at once."""
+        """``write`` when there is nothing to encrypt at once."""
         if self._busy:
             self._from_callback("write")
         if self._failure is not None:
@@ -744,14 +746,7 @@ class Connector(Facts):
         """Encrypts any amount into one chunk."""
         engine, size = self._engine, len(data)
         assert engine is not None
-        self._busy = True
-        try:
-            chunk = engine.encrypt_large(data, size)
-        except EngineFailure as failure:
-            self._fail(self._explain(failure))
-            raise self._failure.again() from None  # type: ignore[union-attr]
-        finally:
-            self._busy = False
+        chunk = engine.encrypt_large(data, size)
         self._chunks.append(chunk)
         self._booked_output = True
         self._chunk_bytes += len(chunk)
@@ -765,10 +760,13 @@ class Connector(Facts):
 
     def close_write(self) -> None:
         """Half-close: close_notify follows what was written. Reading goes on. Calling it again changes nothing."""
-        if self._busy:
-            self._from_callback("close_write")
-            self._deferred.append(self.close_write)
-            return
+        if self._enter_or_defer("close_write", self.close_write):
+            try:
+                self._close_write()
+            finally:
+                self._leave()
+
+    def _close_write(self) -> None:
         if self._write_side is not WriteSide.OPEN:
             return
         self._writable = False
@@ -783,26 +781,25 @@ class Connector(Facts):
         :class:`CloseTimeout`. Then the peer's close_notify is awaited for ``Limits.close_wait_timeout``. ``finished`` says when the
         transport can be closed. Calling it again changes nothing.
         """
-        if self._busy:
-            self._from_callback("close")
-            self._deferred.append(self.close)
-            return
-        if self._closing:
-            return
-        self._closing = self._booked_output = True
-        self.close_write()
-        if self._failure is None:
-            self._timers.start(Timer.FLUSH if self.bytes_to_send else Timer.WAIT)
+        if self._enter_or_defer("close", self.close):
+            try:
+                if self._closing:
+                    return
+                self._closing = self._booked_output = True
+                self._close_write()
+                if self._failure is None:
+                    self._timers.start(Timer.FLUSH if self._pending_output() else Timer.WAIT)
+            finally:
+                self._leave()
 
     def abort(self) -> None:
         """Gives the connection up. What was not encrypted yet is dropped; a fatal alert goes into the output, so that the peer does not
         take the end for a normal one. Reads raise :class:`ConnectionAborted` from now on. Calling it again changes nothing."""
-        if self._busy:
-            self._from_callback("abort")
-            self._deferred.append(self.abort)
-            return
-        if self._failure is None:
-            self._give_up(ConnectionAborted("this side gave the connection up with abort()"))
+        if self._enter_or_defer("abort", self.abort):
+            try:
+                self._give_up(ConnectionAborted("this side gave the connection up with abort()"))
+            finally:
+                self._leave()
 
     def _send_close_notify(self) -> None:
         assert self._engine is not None
@@ -815,6 +812,13 @@ class Connector(Facts):
     @property
     def bytes_to_send(self) -> int:
         """Bytes of ciphertext that ``data_to_send`` would give. Reads change it too. Tickets that are held back do not count."""
+        self._enter("bytes_to_send")
+        try:
+            return self._pending_output()
+        finally:
+            self._busy = False
+
+    def _pending_output(self) -> int:
         if self._engine is None or self._tickets_held:
             return self._chunk_bytes
         return self._chunk_bytes + self._engine.output_pending()
@@ -831,9 +835,13 @@ class Connector(Facts):
         """
         if self._busy:
             self._overlap("data_to_send")
-        if self._booked_output or self._engine is None:
-            return self._take_chunks()
-        data = self._engine.drain()
+        self._busy = True
+        try:
+            if self._booked_output or self._engine is None:
+                return self._take_chunks()
+            data = self._engine.drain()
+        finally:
+            self._busy = False
         self._ciphertext_sent += len(data)
         return data
 
@@ -854,29 +862,31 @@ class Connector(Facts):
         :raises TypeError: when the buffer is not writable.
         :raises ValueError: when it has no room.
         """
-        if self._busy:
-            self._overlap("send_into")
         size = self._engine_type.check_buffer(buffer)
-        filled = 0
-        if self._chunks:
-            view = writable_view(buffer)
-            while self._chunks and filled < size:
-                chunk = self._chunks.pop(0)
-                part = min(len(chunk), size - filled)
-                view[filled : filled + part] = chunk[:part]
-                filled += part
-                if part < len(chunk):
-                    self._chunks.insert(0, memoryview(chunk)[part:])
-            self._chunk_bytes -= filled
-        if self._engine is not None and not self._tickets_held and not self._chunks and filled < size:
-            filled += self._engine.drain_into(buffer, filled)
-        self._taken(filled)
-        return filled
+        self._enter("send_into")
+        try:
+            filled = 0
+            if self._chunks:
+                view = writable_view(buffer)
+                while self._chunks and filled < size:
+                    chunk = self._chunks.pop(0)
+                    part = min(len(chunk), size - filled)
+                    view[filled : filled + part] = chunk[:part]
+                    filled += part
+                    if part < len(chunk):
+                        self._chunks.insert(0, memoryview(chunk)[part:])
+                self._chunk_bytes -= filled
+            if self._engine is not None and not self._tickets_held and not self._chunks and filled < size:
+                filled += self._engine.drain_into(buffer, filled)
+            self._taken(filled)
+            return filled
+        finally:
+            self._busy = False
 
     def _taken(self, size: int) -> None:
         """Books ciphertext that left."""
         self._ciphertext_sent += size
-        empty = not self.bytes_to_send
+        empty = not self._pending_output()
         if empty and self._replies:
             self._replies = 0
             if self._flowing and self._engine is not None and not self._engine.records:
@@ -942,7 +952,7 @@ class Connector(Facts):
         self._tickets_held = False
 
     def _flush_due(self) -> None:
-        waiting = self.bytes_to_send + self._queued
+        waiting = self._pending_output() + self._queued
         seconds = self._limits.close_flush_timeout
         self._fail(CloseTimeout(f"after close() the transport took nothing for {seconds:g} s; {waiting} bytes for the peer are lost"))
 
@@ -951,7 +961,7 @@ class Connector(Facts):
 
     def _memory_due(self) -> None:
         traffic = self._ciphertext_received + self._plaintext_written
-        if traffic != self._traffic_mark or not self.release_memory():
+        if traffic != self._traffic_mark or not self._release_memory():
             self._traffic_mark = traffic
             self._timers.start(Timer.MEMORY)
 
@@ -966,6 +976,13 @@ class Connector(Facts):
 
         :returns: whether it was done; False while there is ciphertext in the buffers.
         """
+        self._enter("release_memory")
+        try:
+            return self._release_memory()
+        finally:
+            self._busy = False
+
+    def _release_memory(self) -> bool:
         if self._engine is None or self._engine.records or not self._engine.release_memory():
             return False
         self._grown = False
@@ -1062,6 +1079,15 @@ class Connector(Facts):
             f"{call}() while another call on this connection is running: calls must not overlap, and a callback may only write, close "
             "or abort"
         )
+
+    def _enter_or_defer(self, call: str, again: Callable[[], None]) -> bool:
+        """Like ``_enter``; False from within a callback, where the call is put off until the outer one is done."""
+        if not self._busy:
+            self._busy = True
+            return True
+        self._from_callback(call)
+        self._deferred.append(again)
+        return False
 
     def _from_callback(self, call: str) -> None:
         """Lets the thread of a running handshake through, and nobody else."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import struct
+import sys
 import threading
 import tracemalloc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -665,6 +667,57 @@ def test_F25_another_thread_is_told_off(pki: PKI) -> None:
     assert len(errors) == 9
     assert all(isinstance(error, ApiMisuse) and "must not overlap" in str(error) for error in errors)
     assert client.complete
+
+
+def test_F25_many_threads_at_once_get_misuse_and_no_corruption(pki: PKI) -> None:
+    client, _server = pki.connected()
+    connector = client.connector
+    stop = threading.Event()
+    unexpected: list[BaseException] = []
+    misuse = 0
+
+    def hammer(call: Callable[[], Any]) -> None:
+        nonlocal misuse
+        while not stop.is_set():
+            try:
+                call()
+            except ApiMisuse:
+                misuse += 1
+            except BaseException as error:
+                unexpected.append(error)
+                return
+
+    calls: list[Callable[[], Any]] = [
+        lambda: connector.write(b"x"),
+        lambda: connector.write(bytes(20_000)),
+        connector.data_to_send,
+        lambda: connector.send_into(bytearray(1000)),
+        connector.read,
+        lambda: connector.bytes_to_send,
+        lambda: connector.finished,
+        connector.release_memory,
+        lambda: connector.handle_timer(0.0),
+        lambda: connector.peer_chain,
+        lambda: connector.session,
+    ]
+    threads = [threading.Thread(target=hammer, args=(call,)) for call in calls]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        stop.wait(0.5)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert unexpected == []
+    assert misuse > 0
+    connector.data_to_send()
+    assert connector.failure is None
+    connector.abort()
+    assert connector.data_to_send()
 
 
 def test_F27_close_flushes_everything_or_says_so(pki: PKI) -> None:
