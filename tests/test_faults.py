@@ -594,7 +594,8 @@ def test_F20_key_updates_after_our_close_notify(pki: PKI) -> None:
     server.connector.close_write()
     server.connector.data_to_send()
     server.feed(updater.data(b"one ") + updater.key_update(request=False) + updater.data(b"two "))
-    assert server.plaintext == b"one two "
+    server.feed(updater.key_update(request=True) + updater.data(b"three"))
+    assert server.plaintext == b"one two three"
     assert server.error is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -127,3 +128,26 @@ def test_flipped_bytes_are_refused_or_harmless(pki: PKI, position: float, bit: i
     shake(client, Side(Connector(server)))
     client.eof()
     assert client.plaintext == b""
+
+
+@pytest.mark.parametrize("version", list(VERSIONS))
+def test_a_resumed_session_still_knows_the_peer(pki: PKI, version: str) -> None:
+    context = pki.client_context(identity=pki.client, **VERSIONS[version])
+    server = pki.server_context(client_certificates="required", trust=pki.trust)
+    session, _, _ = _session(pki, context, server)
+    client, other = Side(Connector(context, server_hostname="localhost", session=session)), Side(Connector(server))
+    shake(client, other)
+    assert other.connector.resumed
+    assert other.connector.peer_certificate == pki.client.certificate
+    assert client.connector.peer_chain == (pki.server.certificate,)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_worker_resumes_what_another_began(pki: PKI) -> None:
+    session, context, server = _session(pki)
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover - another process
+        client, other = Side(Connector(context, server_hostname="localhost", session=session)), Side(Connector(server))
+        shake(client, other)
+        os._exit(0 if client.complete and other.connector.resumed else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
