@@ -142,6 +142,7 @@ def test_a_resumed_session_still_knows_the_peer(pki: PKI, version: str) -> None:
     assert client.connector.peer_chain == (pki.server.certificate,)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_worker_resumes_what_another_began(pki: PKI) -> None:
     session, context, server = _session(pki)
