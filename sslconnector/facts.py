@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from ._engine import Engine, EngineFailure
 from .errors import ApiMisuse, PeerMisbehaved
+from .identity import MALFORMED
 
 __all__ = ["Facts"]
 
@@ -72,7 +74,7 @@ class Facts:
         """
         try:
             return () if self._facts is None else self._facts.peer_chain()
-        except ValueError as error:
+        except MALFORMED as error:
             raise PeerMisbehaved(f"the peer's certificate is malformed: {error}") from None
 
     def export_keying_material(self, label: str, length: int, context: bytes | None = None) -> bytes:
@@ -112,7 +114,10 @@ class Facts:
             certificate = engine.peer_certificate() if self._is_client else engine.own_certificate()
             if certificate is None:
                 raise ApiMisuse("the server showed no certificate")
-            algorithm = certificate.signature_hash_algorithm
+            try:
+                algorithm = certificate.signature_hash_algorithm
+            except UnsupportedAlgorithm as error:
+                raise ApiMisuse(f"no binding is defined for this certificate's signature: {error}") from None
             if algorithm is None or algorithm.name in ("md5", "sha1"):
                 algorithm = hashes.SHA256()
             return certificate.fingerprint(algorithm)

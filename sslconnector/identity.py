@@ -26,12 +26,23 @@ Password: TypeAlias = "bytes | str | Callable[[], bytes | str] | None"
 
 _PrivateKey = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)
 _PEM = b"-----BEGIN "
+#: what cryptography raises for a certificate that it cannot parse
+MALFORMED = (ValueError, x509.InvalidVersion)
 
 
 def describe_certificate(certificate: x509.Certificate) -> str:
     """How messages name a certificate: its subject, or the names it is for where the subject is empty, and its serial number."""
-    name = certificate.subject.rfc4514_string() or ", ".join(_dns_names(certificate)) or "no subject"
-    return f"{name!r} (serial {certificate.serial_number:x})"
+    # cryptography parses the parts of a certificate when they are asked for, a peer can send anything, and a message must not fail: so
+    # whatever is raised (ValueError, DuplicateExtension, a warning made an error, ...) means that it cannot be read.
+    try:
+        name = certificate.subject.rfc4514_string() or ", ".join(_dns_names(certificate)) or "no subject"
+    except Exception:
+        name = "unreadable subject"
+    try:
+        number = f"{certificate.serial_number:x}"
+    except Exception:
+        number = "unreadable"
+    return f"{name!r} (serial {number})"
 
 
 def read_file(path: str | PathLike[str], what: str, error: type[Exception]) -> bytes:
@@ -64,7 +75,7 @@ def load_certificates(data: bytes, what: str, error: type[Exception]) -> list[x5
         if _PEM in data:
             return x509.load_pem_x509_certificates(data)
         return [x509.load_der_x509_certificate(data)]
-    except ValueError as reason:
+    except MALFORMED as reason:
         hint = "it is neither PEM (-----BEGIN CERTIFICATE-----) nor DER" if _PEM not in data else "a PEM block is damaged or missing"
         raise error(f"{what} holds no readable certificate: {hint} ({reason})") from None
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.utils import CryptographyDeprecationWarning
 
 from .errors import TrustError
-from .identity import load_certificates, read_file
+from .identity import MALFORMED, load_certificates, read_file
 
 __all__ = ["TrustStore"]
 
@@ -207,12 +207,12 @@ def _readable_certificates(data: bytes) -> list[x509.Certificate]:
         for block in blocks:
             try:
                 certificates.append(x509.load_pem_x509_certificate(block))
-            except ValueError as reason:
+            except MALFORMED as reason:
                 _log.info("a certificate of a trust bundle was passed over: %s", reason)
         if not blocks:
             try:
                 certificates.append(x509.load_der_x509_certificate(data))
-            except ValueError:
+            except MALFORMED:
                 pass
     return certificates
 
@@ -224,7 +224,7 @@ def _windows_certificates() -> Iterable[x509.Certificate]:  # pragma: no cover -
             if encoding == "x509_asn" and (purposes is True or server_authentication in purposes):
                 try:
                     yield x509.load_der_x509_certificate(der)
-                except ValueError as reason:
+                except MALFORMED as reason:
                     _log.info("a certificate of Windows' store %s was passed over: %s", store, reason)
 
 

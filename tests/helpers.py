@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import settings
 
 from sslconnector import (
     ClientContext,
@@ -32,6 +33,11 @@ from sslconnector import (
 V12: dict[str, Any] = {"maximum_version": TLSVersion.TLSv1_2}
 V13: dict[str, Any] = {"minimum_version": TLSVersion.TLSv1_3}
 VERSIONS = {"TLSv1.2": V12, "TLSv1.3": V13}
+
+
+def examples(count: int) -> int:
+    """How many examples an expensive property gets: ``count``, in a soak run twenty times as many."""
+    return count * 20 if settings.get_current_profile_name() == "soak" else count
 
 
 class PKI:

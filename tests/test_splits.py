@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from sslconnector import (
     ConnectionAborted,
     HandshakeInterrupted,
     HandshakeState,
+    Identity,
+    IdentityError,
     PeerClosed,
     ReadSide,
     TLSError,
@@ -21,7 +24,7 @@ from sslconnector import (
     _engine,
 )
 
-from .helpers import PKI, VERSIONS, Side, pump, shake
+from .helpers import PKI, VERSIONS, Side, examples, pump, shake
 
 _FAST = {"groups": "X25519:P-256"}
 _CUTS: dict[str, Callable[[int], int]] = {"1": lambda _: 1, "5": lambda _: 5, "7": lambda _: 7, "whole": lambda size: size}
@@ -67,7 +70,7 @@ def test_fixed_cuts(pki: PKI, version: str, cut: str) -> None:
 
 
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(list(VERSIONS)), engine=st.sampled_from(list(_engine.ENGINES)))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_random_cuts(pki: PKI, seed: int, name: str, engine: str) -> None:
     numbers = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +89,7 @@ def test_random_cuts(pki: PKI, seed: int, name: str, engine: str) -> None:
     engine=st.sampled_from(list(_engine.ENGINES)),
     damaged=st.sampled_from(["client", "server"]),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_flipped_bits_never_become_plaintext(pki: PKI, data: st.DataObject, name: str, engine: str, damaged: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_engine, "default_engine", _engine.ENGINES[engine])
@@ -207,3 +210,26 @@ def test_garbage_after_the_handshake_is_refused(pki: PKI, twin: str) -> None:
         server.eof()
         assert isinstance(server.error, TLSError)
         assert not server.plaintext
+
+
+def test_damaged_certificates_are_refused_in_words(pki: PKI) -> None:
+    """On TLS 1.2 the server's certificate comes in clear. OpenSSL and cryptography parse it each in its own way."""
+    numbers = random.Random(7)
+    for _ in range(examples(400)):
+        client, server = pki.pair(**VERSIONS["TLSv1.2"], **_FAST)
+        client.connector.start()
+        server.feed(client.connector.data_to_send())
+        flight = bytearray(server.connector.data_to_send())
+        flight[numbers.randrange(80, len(flight))] ^= 1 << numbers.randrange(8)
+        client.feed(flight)
+        client.eof()
+        assert isinstance(client.error, TLSError)
+        assert str(client.error)
+        assert not client.complete
+
+
+def test_a_certificate_of_an_unknown_version_is_refused_in_words(pki: PKI) -> None:
+    der = bytearray(pki.server.certificate.public_bytes(serialization.Encoding.DER))
+    der[der.index(b"\xa0\x03\x02\x01\x02") + 4] = 6
+    with pytest.raises(IdentityError, match="no readable certificate"):
+        Identity.from_pem(bytes(der), b"")

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sslconnector import ApiMisuse, Connector, HandshakeState, ReadSide, ReadStatus, TLSError, TLSVersion, WriteSide, _engine
 
-from .helpers import PKI
+from .helpers import PKI, examples
 
 _pki = PKI()
 
@@ -166,5 +166,5 @@ class ConnectorMachine(RuleBasedStateMachine):
             repr(connector)
 
 
-ConnectorMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+ConnectorMachine.TestCase.settings = settings(max_examples=examples(150), stateful_step_count=60)
 TestConnectorMachine = ConnectorMachine.TestCase

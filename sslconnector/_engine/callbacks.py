@@ -111,7 +111,7 @@ def _to_cryptography(certificate: Any) -> x509.Certificate | None:
     lib.X509_up_ref(certificate)
     try:
         return X509._from_raw_x509_ptr(certificate).to_cryptography()
-    except ValueError:
+    except Exception:  # of several kinds, and a warning that is made an error; none may leave a callback
         return None
 
 

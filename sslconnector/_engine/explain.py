@@ -148,7 +148,9 @@ def _names(certificate: object) -> str:
         return "nobody"
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return "nobody (it has no subjectAltName)"
+    except Exception:  # as in describe_certificate: a message must not fail
+        return "nobody (its names cannot be read)"
     names = [str(getattr(entry, "value", entry)) for entry in extension.value]
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
