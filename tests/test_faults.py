@@ -872,12 +872,6 @@ def test_F33_closing_does_not_wait_for_a_peer_that_says_nothing(pki: PKI) -> Non
     assert Limits().close_wait_timeout == 0
 
 
-def _bio_capacity(bio: Any) -> int:
-    """How much a memory BIO has allocated, told by where a fresh write lands being the same: OpenSSL has no public call for it."""
-    pointer = ffi.new("char **")
-    return int(lib.BIO_get_mem_data(bio, pointer))
-
-
 def test_F34_an_idle_connection_gives_its_memory_back(pki: PKI, version: str) -> None:
     client, server = pki.connected(**VERSIONS[version])
     for side in (client, server):
