@@ -1,7 +1,7 @@
 """Memory that calls borrow for a moment.
 
 One scratch buffer a thread, made when the thread first needs it: whoever decrypts "into bytes" decrypts into it and copies what came.
-It is borrowed for the length of one call and holds nothing between calls. Per thread and not global, because OpenSSL's calls run
+It is borrowed for the length of one call; what it holds between calls means nothing. Per thread and not global, because OpenSSL's calls run
 without the GIL.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["SCRATCH_SIZE", "scratch"]
+__all__ = ["SCRATCH_SIZE", "byte_view", "scratch", "writable_view"]
 
-#: bytes of a thread's scratch buffer: four whole records
+#: bytes of a thread's scratch buffer: the plaintext of four whole records
 SCRATCH_SIZE = 65536
 
 

@@ -15,7 +15,7 @@ from . import _engine
 from .client_hello import ClientHello
 from .config import ClientConfig, ServerConfig
 from .errors import ConfigurationError
-from .hostname import lookup, usable_patterns
+from .hostname import lookup, normalise_pattern, usable_patterns
 from .identity import Identity, as_identities
 from .trust import TrustStore
 
@@ -76,11 +76,12 @@ class ServerContext:
 
         :param host: the key in ``ServerConfig.hosts`` whose identities to replace; None for the outer ones.
         :raises ConfigurationError: when an identity cannot be used (the old ones stay), or identities are given on demand.
+        :raises ValueError: when ``host`` is no name at all.
         """
         if host is None:
             policy = self._default
         else:
-            found = self._policies.get(host.lower())
+            found = self._policies.get(normalise_pattern(host))
             if found is None:
                 raise ConfigurationError(f"there is no host {host!r}; configured are: {', '.join(self._policies) or 'none'}")
             policy = found

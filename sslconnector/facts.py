@@ -111,7 +111,7 @@ class Facts:
                 raise ApiMisuse("tls-exporter needs the extended master secret on TLS 1.2 (RFC 9266 section 4); the peer does not know it")
             return engine.export(b"EXPORTER-Channel-Binding", 32, b"")
         if kind == "tls-server-end-point":
-            certificate = engine.peer_certificate() if self._is_client else engine.own_certificate()
+            certificate = self.peer_certificate if self._is_client else engine.own_certificate()
             if certificate is None:
                 raise ApiMisuse("the server showed no certificate")
             try:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from sslconnector import Connector, _engine
 from sslconnector._engine.binding import lib
 
-from .helpers import PKI
+from .helpers import PKI, VERSIONS
 
 settings.register_profile(
     "ci",
@@ -68,4 +68,10 @@ def pki() -> PKI:
 def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The test runs once for each engine twin."""
     monkeypatch.setattr(_engine, "default_engine", _engine.ENGINES[request.param])
+    return str(request.param)
+
+
+@pytest.fixture(params=list(VERSIONS))
+def version(request: pytest.FixtureRequest) -> str:
+    """The test runs once for each TLS version, by its name in ``VERSIONS``."""
     return str(request.param)

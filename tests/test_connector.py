@@ -39,11 +39,6 @@ from .helpers import PKI, V12, V13, VERSIONS, Side, pump, shake, with_key_update
 pytestmark = pytest.mark.usefixtures("twin")
 
 
-@pytest.fixture(params=list(VERSIONS))
-def version(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def test_handshake_and_echo(pki: PKI, version: str) -> None:
     client, server = pki.pair(**VERSIONS[version])
     shake(client, server)

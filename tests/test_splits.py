@@ -30,11 +30,6 @@ _FAST = {"groups": "X25519:P-256"}
 _CUTS: dict[str, Callable[[int], int]] = {"1": lambda _: 1, "5": lambda _: 5, "7": lambda _: 7, "whole": lambda size: size}
 
 
-@pytest.fixture(params=list(VERSIONS))
-def version(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def _scenario(client: Side, server: Side, cut: Callable[[int], int] | None) -> None:
     """Early data, a handshake, both sides talking, half-close and close."""
     client.connector.write(b"early")

@@ -11,19 +11,17 @@ import os
 from .binding import openssl_version
 from .contexts import EngineContext, client_context, server_context
 from .direct import DirectEngine
-from .engine import SLICE, Engine, EngineFailure, Outcome, decode_session
+from .engine import Engine, EngineFailure, Outcome
 from .explain import explain
 from .public import PublicEngine
 
 __all__ = [
     "ENGINES",
-    "SLICE",
     "Engine",
     "EngineContext",
     "EngineFailure",
     "Outcome",
     "client_context",
-    "decode_session",
     "default_engine",
     "explain",
     "openssl_version",

@@ -42,7 +42,6 @@ _NEEDED = [
     "BIO_read",
     "BIO_s_mem",
     "BIO_write",
-    "ERR_GET_REASON",
     "ERR_clear_error",
     "ERR_get_error",
     "ERR_lib_error_string",
@@ -103,7 +102,6 @@ class OpenSSLError(NamedTuple):
     """One entry of the error queue."""
 
     library: str
-    code: int
     reason: str
 
 
@@ -122,7 +120,6 @@ def take_errors() -> list[OpenSSLError]:
         errors.append(
             OpenSSLError(
                 ffi.string(library).decode() if library else "",
-                lib.ERR_GET_REASON(code),
                 ffi.string(reason).decode() if reason else f"error {code:#x}",
             )
         )

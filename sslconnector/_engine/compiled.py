@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from ..limits import MAX_PLAINTEXT
 from . import _pump
 from .binding import ffi, lib, take_errors
-from .direct import OVERHEAD, DirectFlows
+from .direct import DirectFlows
 from .engine import SLOTS, EngineFailure, Outcome
 
 __all__ = ["CompiledEngine"]
@@ -48,5 +47,4 @@ class CompiledEngine(_pump.Pump, DirectFlows):
         raise EngineFailure(take_errors())
 
     def encrypt_large(self, data: bytes | memoryview, size: int) -> memoryview:
-        room = self.output_pending() + size + (size // MAX_PLAINTEXT + 2) * OVERHEAD
-        return memoryview(self.encrypt_slices(data, room))
+        return memoryview(self.encrypt_slices(data, self._room_for(size)))

@@ -27,7 +27,7 @@ _new_chars = ffi.new_allocator(should_clear_after_alloc=False)
 _DATA = Outcome.DATA
 
 # Room that encryption adds to a record at most: header, padding, nonce, tag of any cipher suite.
-OVERHEAD = 256
+_OVERHEAD = 256
 
 
 class _Scratch(threading.local):
@@ -61,6 +61,10 @@ class DirectFlows(Engine):
 
     def output_pending(self) -> int:
         return int(_BIO_get_mem_data(self._wbio, _NULL))
+
+    def _room_for(self, size: int) -> int:
+        """Bytes that the output can grow to when ``size`` bytes are encrypted into it."""
+        return self.output_pending() + size + (size // MAX_PLAINTEXT + 2) * _OVERHEAD
 
     def drain_into(self, buffer: Any, offset: int) -> int:
         chars = _pin(buffer)
@@ -131,7 +135,7 @@ class DirectEngine(DirectFlows):
     def encrypt_large(self, data: bytes | memoryview, size: int) -> memoryview:
         source = _from_buffer(_CHARS, data)
         ssl, wbio = self._ssl, self._wbio
-        room = self.output_pending() + size + (size // MAX_PLAINTEXT + 2) * OVERHEAD
+        room = self._room_for(size)
         chunk = _new_chars(_CHARS, room)
         offset = filled = 0
         clear_errors()

@@ -145,7 +145,7 @@ class Engine:
                     raise EngineFailure(take_errors())
         if session is not None:
             clear_errors()
-            made = decode_session(session)
+            made = _decode_session(session)
             done = made is not None and lib.SSL_set_session(ssl, made)
             if done != 1:
                 raise EngineFailure(take_errors())
@@ -360,7 +360,7 @@ class Engine:
         return bytes(ffi.buffer(out))
 
 
-def decode_session(data: bytes) -> Any:
+def _decode_session(data: bytes) -> Any:
     """An SSL_SESSION from its serialised form, freed with the returned object; None if it is damaged."""
     buffer = ffi.new("unsigned char[]", data)
     session = lib.d2i_SSL_SESSION(ffi.NULL, ffi.new("unsigned char **", buffer), len(data))

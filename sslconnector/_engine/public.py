@@ -11,7 +11,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from ..buffers import scratch, writable_view
-from .binding import OpenSSLError, clear_errors, take_errors
+from .binding import OpenSSLError, clear_errors
 from .engine import SLICE, SLOTS, Engine, EngineFailure, Outcome
 
 __all__ = ["PublicEngine"]
@@ -59,7 +59,7 @@ class PublicEngine(Engine):
             except SSL.ZeroReturnError:
                 self.outcome = Outcome.CLOSED
             except SSL.Error as error:
-                self.outcome, self.errors = Outcome.FAILED, _failure(error).errors
+                self.outcome, self.errors = Outcome.FAILED, _take_errors(error)
             if not self._connection.pending():
                 self.records -= 1
         clear_errors()
@@ -70,7 +70,7 @@ class PublicEngine(Engine):
         try:
             self._connection.send(data)
         except SSL.Error as error:
-            raise _failure(error) from None
+            raise EngineFailure(_take_errors(error)) from None
 
     def encrypt_large(self, data: bytes | memoryview, size: int) -> memoryview:
         view = memoryview(data)
@@ -102,9 +102,8 @@ class PublicEngine(Engine):
         return size
 
 
-def _failure(error: SSL.Error) -> EngineFailure:
+def _take_errors(error: SSL.Error) -> list[OpenSSLError]:
+    """What pyOpenSSL took from the error queue to raise ``error``; the queue is left empty."""
+    clear_errors()
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    # pyOpenSSL keeps the words and drops the numbers; SSL reasons from 1000 on are the peer's alerts and carry "alert" in their words.
-    errors = [OpenSSLError(library, 0, reason) for library, _function, reason in entries]
-    take_errors()
-    return EngineFailure(errors)
+    return [OpenSSLError(library, reason) for library, _function, reason in entries]

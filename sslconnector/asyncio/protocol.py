@@ -15,7 +15,7 @@ from ..connector import Connector
 from ..errors import CloseTimeout, ConnectionAborted, HandshakeInterrupted, TLSError
 from ..events import HandshakeCompleted, PeerClosed
 from ..limits import MAX_RECORD
-from ..states import HandshakeState, ReadSide, ReadStatus
+from ..states import ReadSide, ReadStatus
 from .transport import TLSTransport
 
 __all__ = ["TLSProtocol"]
@@ -310,8 +310,6 @@ class TLSProtocol(asyncio.BufferedProtocol):
         # A connection that was half-closed by the peer still has to notice its end.
         open_ = self.connector.read_side is ReadSide.OPEN
         pause = self._reading_paused or (open_ and self.connector.receive_window == 0)
-        if self.connector.handshake_state is not HandshakeState.COMPLETED:
-            pause = self.connector.receive_window == 0
         if pause != self._wire_paused:
             self._wire_paused = pause
             if pause:

@@ -39,10 +39,10 @@ class TLSTransport(asyncio.Transport):
             return
         try:
             self._connector.write(data)
-        except TLSError as error:
+        except TLSError:
             # The connection broke meanwhile: connection_lost() tells. Anything else is the caller's mistake.
             if self._connector.failure is None:
-                raise error
+                raise
             return
         self._protocol.flush()
 

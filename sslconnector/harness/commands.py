@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.console import Console
@@ -131,33 +131,18 @@ def echo_test(
     _check_descriptors(connections)
     console = Console(stderr=False)
     versions: dict[str, Any] = {} if tls is None else {"minimum_version": _TLS[tls], "maximum_version": _TLS[tls]}
-    with tempfile.TemporaryDirectory(prefix="sslconnector-") as folder, _one_line_errors():
-        if address is None:
-            with _own_server(Path(folder), loop) as (host, port, ca_file):
-                context = ClientContext(trust=TrustStore.from_file(ca_file), **versions)
-                load = Load(
-                    host=host,
-                    port=port,
-                    server_hostname="localhost",
-                    connections=connections,
-                    messages=messages,
-                    duration=duration,
-                    sizes=size,
-                )
-                result = _run_with_progress(load, context, loop, console)
-        else:
-            trust = None if ca is None else TrustStore.from_file(ca)
-            context = ClientContext(trust=trust, **versions)
-            load = Load(
-                host=address[0],
-                port=address[1],
-                server_hostname=server_name or address[0],
-                connections=connections,
-                messages=messages,
-                duration=duration,
-                sizes=size,
-            )
-            result = _run_with_progress(load, context, loop, console)
+    with _one_line_errors(), _own_server(loop) if address is None else _given_server(address, server_name, ca) as target:
+        context = ClientContext(trust=target.trust, **versions)
+        load = Load(
+            host=target.host,
+            port=target.port,
+            server_hostname=target.name,
+            connections=connections,
+            messages=messages,
+            duration=duration,
+            sizes=size,
+        )
+        result = _run_with_progress(load, context, loop, console)
         print_report(load, result, console)
         if json_file is not None:
             json_file.write_text(json.dumps(as_json(load, result), indent=2) + "\n")
@@ -189,23 +174,40 @@ def _check_descriptors(connections: int) -> None:
         )
 
 
+class _Target(NamedTuple):
+    """The server to test; ``trust`` None for the system's CAs."""
+
+    host: str
+    port: int
+    name: str
+    trust: TrustStore | None
+
+
 @contextmanager
-def _own_server(folder: Path, loop: str) -> Iterator[tuple[str, int, Path]]:
-    """An echo server in another process: host, port, and the file of its CA."""
-    made = make_certificates(folder, "localhost", "127.0.0.1")
-    command = [sys.executable, "-m", "sslconnector", "echo-server", "--cert", str(made.certificate), "--key", str(made.key), "--loop", loop]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            match = re.fullmatch(r"listening on (.+):(\d+)\n", line)
-            if match is None:
-                raise click.ClickException(f"the echo server did not start: it said {line!r}")
-            yield match[1], int(match[2]), made.ca
-            if process.poll() is not None:
-                raise click.ClickException(f"the echo server ended by itself, with status {process.returncode}")
-        finally:
-            process.terminate()
+def _given_server(address: tuple[str, int], name: str | None, ca: Path | None) -> Iterator[_Target]:
+    """Somebody else's echo server."""
+    host, port = address
+    yield _Target(host, port, name or host, None if ca is None else TrustStore.from_file(ca))
+
+
+@contextmanager
+def _own_server(loop: str) -> Iterator[_Target]:
+    """An echo server in another process, with a CA of its own."""
+    with tempfile.TemporaryDirectory(prefix="sslconnector-") as folder:
+        made = make_certificates(Path(folder), "localhost", "127.0.0.1")
+        command = [sys.executable, "-m", "sslconnector", "echo-server", "--cert", str(made.certificate), "--key", str(made.key)]
+        with subprocess.Popen([*command, "--loop", loop], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                match = re.fullmatch(r"listening on (.+):(\d+)\n", line)
+                if match is None:
+                    raise click.ClickException(f"the echo server did not start: it said {line!r}")
+                yield _Target(match[1], int(match[2]), "localhost", TrustStore.from_file(made.ca))
+                if process.poll() is not None:
+                    raise click.ClickException(f"the echo server ended by itself, with status {process.returncode}")
+            finally:
+                process.terminate()
 
 
 def _run_with_progress(load: Load, context: ClientContext, loop: str, console: Console) -> Result:
