@@ -83,6 +83,7 @@ class Connector(Facts):
     :param server_hostname: for clients: the name (or IP address) that the server's certificate must carry; sent as SNI unless it is an
         address. Needed unless the context does not verify names.
     :param session: for clients: a session to resume.
+    :param limits: instead of the context's ``Limits``, for this connection.
     :raises SessionError: when the session was made for another name or under other beliefs.
     :raises ValueError: when ``server_hostname`` is missing or malformed.
     """
@@ -107,7 +108,6 @@ class Connector(Facts):
         "_grown",
         "_handshake_state",
         "_key_limits_reported",
-        "_limits",
         "_name",
         "_opening",
         "_plaintext_read",
@@ -137,6 +137,7 @@ class Connector(Facts):
         "_write_side",
         "context",
         "events_pending",
+        "limits",
         "read_status",
         "receive_window",
     )
@@ -147,12 +148,18 @@ class Connector(Facts):
         *,
         server_hostname: str | None = None,
         session: Session | None = None,
+        limits: Limits | None = None,
     ) -> None:
         if not isinstance(context, ClientContext | ServerContext):
             raise TypeError(f"context must be a ClientContext or a ServerContext, not {type(context).__name__}")
+        if limits is None:
+            limits = context.config.limits
+        elif not isinstance(limits, Limits):
+            raise TypeError(f"limits must be a Limits object, not {type(limits).__name__}")
         self.context = context
+        #: The limits that hold for this connection; read only.
+        self.limits: Limits = limits
         self._is_client = isinstance(context, ClientContext)
-        self._limits: Limits = context.config.limits
         self._engine_type = _engine.default_engine
         self._engine: Engine | None = None
         self._facts = None
@@ -185,15 +192,15 @@ class Connector(Facts):
         #: It is 0 when the connection takes no more (failed, closed by the peer, at the end of the wire), while a server waits for an
         #: identity, while undecrypted ciphertext is held, or while OpenSSL's own answers pile up unsent (FAULTS F08). It does not depend
         #: on what the application has written: two peers that both write before they read would wait for each other for ever.
-        self.receive_window = self._limits.receive_buffer
+        self.receive_window = self.limits.receive_buffer
         #: What a further read would bring.
         self.read_status = ReadStatus.NEED_INPUT
-        self._records_per_read = self._limits.records_per_read
-        self._records_per_key = self._limits.records_per_key
+        self._records_per_read = self.limits.records_per_read
+        self._records_per_key = self.limits.records_per_key
         self._useless = 0
         self._stalled = False
         self._replies = 0
-        self._opening: Opening | None = Opening(self._limits, self._walker, client=self._is_client)
+        self._opening: Opening | None = Opening(self.limits, self._walker, client=self._is_client)
         self._suspended = b""
         self._trailing = b""
 
@@ -209,7 +216,7 @@ class Connector(Facts):
         self._events: list[Event] = []
         #: Whether ``next_event()`` has something.
         self.events_pending = False
-        self._timers = Timers(self._limits)
+        self._timers = Timers(self.limits)
         self._timers.start(Timer.HANDSHAKE)
         self._grown = False
         self._traffic_mark = 0
@@ -303,7 +310,7 @@ class Connector(Facts):
             return False
         if self._read_side is not ReadSide.OPEN:
             return True
-        return self._closing and (self._waited or self._eof or not self._limits.close_wait_timeout)
+        return self._closing and (self._waited or self._eof or not self.limits.close_wait_timeout)
 
     # -- ciphertext in -------------------------------------------------------------------------------------------------------------
 
@@ -449,7 +456,7 @@ class Connector(Facts):
             assert opening.hello is not None
             context = policy.engine_context(identity)
             self._suspended = b""
-            self.receive_window = 0 if self._eof else self._limits.receive_buffer
+            self.receive_window = 0 if self._eof else self.limits.receive_buffer
             self._begin_server_handshake(policy, opening.hello, context, received)
         finally:
             self._leave()
@@ -618,8 +625,8 @@ class Connector(Facts):
         if not engine.records:
             if self._flowing:
                 self.read_status = _NEED_INPUT
-                if self._replies < self._limits.unsent_replies:
-                    self.receive_window = self._limits.receive_buffer
+                if self._replies < self.limits.unsent_replies:
+                    self.receive_window = self.limits.receive_buffer
             else:
                 self._update_read_status()
             if records >= self._records_per_key:
@@ -644,16 +651,16 @@ class Connector(Facts):
         if engine.callback_error is not None:
             self._give_up(self._callback_failed())
             return False
-        if self._useless > self._limits.useless_records:
+        if self._useless > self.limits.useless_records:
             self._give_up(
                 FloodError(
-                    f"the peer sent more than {self._limits.useless_records} records in a row without application data "
+                    f"the peer sent more than {self.limits.useless_records} records in a row without application data "
                     "(KeyUpdate or ticket flood)",
                     limit="useless_records",
                 )
             )
             return False
-        if self._replies >= self._limits.unsent_replies:
+        if self._replies >= self.limits.unsent_replies:
             self.receive_window = 0
         return True
 
@@ -734,10 +741,10 @@ class Connector(Facts):
             raise ApiMisuse("write() after close_write(): the peer was told that nothing more comes; open a new connection")
         if not data:
             return
-        if self._queued + len(data) > self._limits.queued_plaintext:
+        if self._queued + len(data) > self.limits.queued_plaintext:
             raise ApiMisuse(
                 f"write() would queue {self._queued + len(data)} bytes before the handshake is complete, more than "
-                f"Limits.queued_plaintext ({self._limits.queued_plaintext}); wait for HandshakeCompleted"
+                f"Limits.queued_plaintext ({self.limits.queued_plaintext}); wait for HandshakeCompleted"
             )
         self._queue.append(bytes(data))
         self._queued += len(data)
@@ -890,7 +897,7 @@ class Connector(Facts):
         if empty and self._replies:
             self._replies = 0
             if self._flowing and self._engine is not None and not self._engine.records:
-                self.receive_window = self._limits.receive_buffer
+                self.receive_window = self.limits.receive_buffer
         if Timer.FLUSH in self._timers:
             if empty:
                 self._timers.stop(Timer.FLUSH)
@@ -945,15 +952,17 @@ class Connector(Facts):
             self._leave()
 
     def _handshake_due(self) -> None:
-        seconds = self._limits.handshake_timeout
-        self._give_up(HandshakeTimeout(f"the handshake was not complete within {seconds:g} s (Limits.handshake_timeout)"))
+        seconds = self.limits.handshake_timeout
+        self._give_up(
+            HandshakeTimeout(f"the SSL handshake is taking longer than {seconds:g} s (Limits.handshake_timeout); it was given up")
+        )
 
     def _tickets_due(self) -> None:
         self._tickets_held = False
 
     def _flush_due(self) -> None:
         waiting = self._pending_output() + self._queued
-        seconds = self._limits.close_flush_timeout
+        seconds = self.limits.close_flush_timeout
         self._fail(CloseTimeout(f"after close() the transport took nothing for {seconds:g} s; {waiting} bytes for the peer are lost"))
 
     def _wait_due(self) -> None:

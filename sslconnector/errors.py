@@ -1,7 +1,7 @@
 """Everything that can go wrong, sorted by who is to blame.
 
-* :class:`PeerError`: what came (or did not come) from the other side. These are ``ConnectionError`` too, so that code which catches
-  ``OSError`` around network calls keeps working.
+* :class:`PeerError`: what came (or did not come) from the other side. These are ``ConnectionError`` and ``ssl.SSLError`` too, so that code
+  which catches ``OSError`` around network calls, or was written for the ``ssl`` module, keeps working.
 * :class:`ConfigurationError`: what this side's configuration lacks. Also a ``ValueError``.
 * :class:`ApiMisuse`: a call that was wrong at this point. Also a ``RuntimeError``. (An argument of the wrong type is a plain
   ``TypeError``, a value that no configuration could mean a plain ``ValueError``.)
@@ -12,6 +12,7 @@ Each message is one sentence that says what happened and, where the reader can d
 from __future__ import annotations
 
 import enum
+import ssl
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class TLSError(Exception):
     :ivar alert_received: the fatal alert that the peer sent, or None.
     """
 
-    reason: str | None = None
+    # A str or None; ssl.SSLError, which some of the classes derive from, declares it otherwise.
+    reason: Any = None
     alert_sent: Alert | int | None = None
     alert_received: Alert | int | None = None
 
@@ -122,6 +124,10 @@ class TLSError(Exception):
         self.reason = reason
         self.alert_sent = alert_sent
         self.alert_received = alert_received
+
+    def __str__(self) -> str:
+        # ssl.SSLError has a form of its own.
+        return str(self.args[0]) if self.args else ""
 
     def again(self) -> TLSError:
         """A copy that can be raised anew.
@@ -143,8 +149,11 @@ class TLSError(Exception):
 # -- the peer ----------------------------------------------------------------------------------------------------------------------
 
 
-class PeerError(TLSError, ConnectionError):
+class PeerError(TLSError, ssl.SSLError, ConnectionError):
     """The other side, or the wire to it, is the reason."""
+
+    # ssl.SSLError has it, for OpenSSL's name of the place that failed.
+    library: str = "SSL"
 
 
 class PeerMisbehaved(PeerError):
@@ -170,7 +179,7 @@ class NegotiationError(PeerError):
     """The two sides have nothing in common: protocol version, cipher suite, group, signature algorithm or application protocol."""
 
 
-class CertificateError(PeerError):
+class CertificateError(PeerError, ssl.SSLCertVerificationError):
     """The peer's certificate was refused.
 
     :ivar code: OpenSSL's verification code (``X509_V_ERR_...``), 0 when a verify hook refused it.
@@ -194,14 +203,17 @@ class CertificateError(PeerError):
         self.depth = depth
         self.certificate = certificate
         self.chain = chain
+        # The ssl module's names.
+        self.verify_code = code
+        self.verify_message = message
 
 
-class TruncationError(PeerError):
+class TruncationError(PeerError, ssl.SSLEOFError):
     """The wire ended without close_notify: what was read may be only a part of what the peer wrote (RFC 8446 section 6.1)."""
 
 
-class HandshakeInterrupted(PeerError):
-    """The wire ended before the handshake was complete."""
+class HandshakeInterrupted(PeerError, ConnectionResetError):
+    """The wire ended before the handshake was complete. (A ``ConnectionResetError`` too, because asyncio raises that.)"""
 
 
 class NotTLSError(PeerError):
@@ -215,8 +227,8 @@ class NotTLSError(PeerError):
         self.data = data
 
 
-class HandshakeTimeout(PeerError, TimeoutError):
-    """The handshake was not complete within ``Limits.handshake_timeout``."""
+class HandshakeTimeout(PeerError, TimeoutError, ConnectionAbortedError):
+    """The handshake was not complete within ``Limits.handshake_timeout``. (A ``ConnectionAbortedError`` too: asyncio raises that.)"""
 
 
 class CloseTimeout(PeerError, TimeoutError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 __all__ = ["MAX_PLAINTEXT", "MAX_RECORD", "RECORD_HEADER", "Limits"]
 
@@ -54,6 +55,23 @@ class Limits:
     records_per_read: int = 256
     #: Records under one AES-GCM key before :class:`~sslconnector.events.KeyLimitReached` (RFC 8446 section 5.5: 2^24.5).
     records_per_key: int = 23_726_566
+
+    def with_timeouts(self, *, handshake: float | None = None, shutdown: float | None = None) -> Limits:
+        """A copy with another ``handshake_timeout`` and ``close_flush_timeout``, as adapters take them; None leaves one as it is.
+
+        :raises ValueError: when one is not a positive number of seconds.
+        """
+        changes: dict[str, Any] = {}
+        for name, value, field in (
+            ("ssl_handshake_timeout", handshake, "handshake_timeout"),
+            ("ssl_shutdown_timeout", shutdown, "close_flush_timeout"),
+        ):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"{name} should be a positive number of seconds, or None for the default of Limits.{field}, got {value!r}")
+            changes[field] = value
+        return replace(self, **changes) if changes else self
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -12,7 +12,6 @@ from .limits import RECORD_HEADER
 
 __all__ = ["RecordWalker", "describe_foreign_protocol", "looks_like_tls"]
 
-_ALERT, _HANDSHAKE = 21, 22
 _length = struct.Struct("!H").unpack_from
 
 
@@ -76,8 +75,11 @@ class RecordWalker:
 
 
 def looks_like_tls(first: bytes) -> bool:
-    """Whether the first five bytes of a stream can open a TLS handshake: a handshake or alert record of some SSL 3 or TLS version."""
-    return first[0] in (_ALERT, _HANDSHAKE) and first[1] == 3 and first[2] <= 4
+    """Whether a stream that begins like this can open a TLS handshake: a handshake or alert record of some SSL 3 or TLS version.
+
+    :param first: the first five bytes, or less if no more is there.
+    """
+    return first[:1] in (b"", b"\x15", b"\x16") and first[1:2] in (b"", b"\x03") and first[2:3] <= b"\x04"
 
 
 _FOREIGN = (

@@ -2,23 +2,34 @@
 
 asyncio calls into a protocol and never waits for it, so a *turn* is one such call: take what came, hand it to the application, flush
 once. What the application writes during its turn only goes into the connector; the end of the turn sends it with the rest.
+
+The wire can be any transport of the loop's: a socket's, a pipe's, or another :class:`TLSTransport` (TLS in TLS).
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from ..connector import Connector
-from ..errors import CloseTimeout, ConnectionAborted, HandshakeInterrupted, TLSError
-from ..events import HandshakeCompleted, PeerClosed
+from ..errors import ApiMisuse, CallbackError, CloseTimeout, ConnectionAborted, HandshakeInterrupted, TLSError
+from ..events import HandshakeCompleted, IdentityNeeded, PeerClosed
+from ..identity import Identity
 from ..limits import MAX_RECORD
-from ..states import ReadSide, ReadStatus
+from ..states import HandshakeState, ReadSide, ReadStatus
 from .transport import TLSTransport
 
-__all__ = ["TLSProtocol"]
+__all__ = ["IdentityProvider", "TLSProtocol", "Waiter"]
+
+_log = logging.getLogger(__name__)
+
+#: Answers the question which identity a server shows, now or later.
+IdentityProvider = Callable[[IdentityNeeded], Identity | Awaitable[Identity]]
+Waiter = asyncio.Future[tuple[TLSTransport, Any]]
 
 # At the end the wire is shut for writing, and what still comes is discarded for so long, or so much of it, or until the peer ends it
 # too. Closing at once would make the kernel answer late input with a reset, and the reset destroys what the peer has not read yet: the
@@ -27,6 +38,8 @@ _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 65536
 # Reads in one turn before the loop gets to serve others (F32).
 _READS_PER_TURN = 4
+# What an application may write during its turn before it is sent anyway: pause_writing() can then reach it.
+_UNSENT_BYTES = 65536
 
 # One receive buffer for all connections of a loop: it is empty again before the next connection's turn.
 _receive_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
@@ -42,38 +55,53 @@ def _receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 
 class TLSProtocol(asyncio.BufferedProtocol):
-    """The wire's protocol; makes the application's when the handshake is complete.
+    """The wire's protocol.
 
     :param connector: a fresh one.
-    :param protocol_factory: makes the application's protocol.
-    :param connected: called once, with None when the application is connected or with the reason why it never will be.
+    :param protocol_factory: makes the application's protocol when the handshake is complete.
+    :param waiter: gets the transport and the application's protocol when the handshake is complete, or the reason why it never will be.
+    :param application: instead of a factory: a protocol that is connected already, in clear, and goes on with TLS.
+    :param left_over: the first ciphertext, when it came together with what was in clear.
+    :param identity_provider: asked for each connection, when the context has ``identity_on_demand``.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         connector: Connector,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
-        connected: Callable[[BaseException | None], None] | None = None,
+        protocol_factory: Callable[[], asyncio.BaseProtocol] | None,
+        waiter: Waiter | None = None,
+        *,
+        application: asyncio.BaseProtocol | None = None,
+        left_over: bytes = b"",
+        identity_provider: IdentityProvider | None = None,
     ) -> None:
         self.loop = loop
         self.connector = connector
         self.wire: asyncio.Transport | None = None
         self.transport: TLSTransport | None = None
-        self.application: asyncio.Protocol | None = None
+        self.application: Any = application
+        self.reading_paused = False
         self._protocol_factory = protocol_factory
-        self._connected = connected
+        self._waiter = waiter
+        self._left_over = left_over
+        self._identity_provider = identity_provider
+        self._identity_task: asyncio.Task[None] | None = None
         self._buffer = _receive_buffer(loop)
         self._timer: asyncio.TimerHandle | None = None
-        self._linger: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._ending = False
         self._discarded = 0
-        self._eof = False
+        self._wire_ended = False
+        self._peer_closed = False
         self._flushed = False
         self._in_turn = False
+        self._unsent = 0
         self._turn_scheduled = False
-        self._reading_paused = False
-        self._wire_paused = False
-        self._writing_paused = False
+        # Who upgrades a connection has paused it.
+        self._wire_paused = application is not None
+        #: Whether the application was told pause_writing(). None: before an upgrade the wire told it itself, or not.
+        self.writing_paused: bool | None = None if application is not None else False
         self._error: BaseException | None = None
 
     # -- the wire calls ------------------------------------------------------------------------------------------------------------
@@ -81,14 +109,21 @@ class TLSProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not derive from asyncio.Transport; they are ones all the same.
         self.wire = cast(asyncio.Transport, transport)
+        self.transport = self.transport or TLSTransport(self)
+        self.transport.wire = self.wire
         self.connector.start()
+        left_over, self._left_over = memoryview(self._left_over), b""
+        while left_over and (window := self.connector.receive_window):
+            self.connector.receive(left_over[:window])
+            left_over = left_over[window:]
+            self._turn()
         self._turn()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer[: self.connector.receive_window or _LINGER_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._linger is not None:
+        if self._ending:
             self._discarded += nbytes
             if self._discarded >= _LINGER_BYTES:
                 self._close_wire()
@@ -99,8 +134,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._turn()
 
     def eof_received(self) -> bool:
-        self._eof = True
-        if self._linger is not None:
+        self._wire_ended = True
+        if self._ending:
             # Both directions of the wire are done, once what is in its buffer has left.
             return False
         self.connector.receive_eof()
@@ -110,54 +145,79 @@ class TLSProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.wire = None
-        for handle in (self._timer, self._linger):
+        for handle in (self._timer, self._end_timer, self._identity_task):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._linger = None
-        if not self._flushed:
-            self._error = self._error or exc
-        if not self.connector.finished:
+        self._timer = self._end_timer = self._identity_task = None
+        connector = self.connector
+        in_handshake = connector.handshake_state is not HandshakeState.COMPLETED
+        if exc is not None and self._error is None and not self._flushed:
+            self._error = exc
+            if in_handshake and connector.failure is None:
+                self._error = HandshakeInterrupted(f"the connection was lost before the handshake was complete: {exc}")
+                self._error.__cause__ = exc
+        if not connector.finished:
             # What came before the end is delivered before the end is told, also to who had paused (F26).
-            self._reading_paused = False
-            self.connector.receive_eof()
+            self.reading_paused = False
+            connector.receive_eof()
             self._turn()
         application, transport = self.application, self.transport
         self.application = self.transport = None
         if transport is not None:
             transport.mark_closed()
+        error = self._error
+        if in_handshake:
+            error = error or HandshakeInterrupted("the connection was closed before the handshake was complete")
+            _log.debug("no TLS connection with %s: %s", transport and transport.get_extra_info("peername"), error)
+        self._report(error)
         if application is not None:
-            application.connection_lost(self._error if isinstance(self._error, Exception) else None)
-        self._report(self._error or HandshakeInterrupted("the connection was closed before the handshake was complete"))
+            application.connection_lost(error if isinstance(error, Exception) else None)
 
     def pause_writing(self) -> None:
-        self._writing_paused = True
+        if self.writing_paused is True:
+            return
+        self.writing_paused = True
         if self.application is not None:
             self._call(self.application.pause_writing)
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        if self.writing_paused is False:
+            return
+        self.writing_paused = False
         if self.application is not None:
             self._call(self.application.resume_writing)
 
     # -- the transport calls -------------------------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Sends what the connector has, now or at the end of the running turn."""
+    def wrote(self, size: int) -> None:
+        """Sends what the connector has, now or at the end of the running turn.
+
+        :param size: how much the application has just written.
+        """
         if not self._in_turn:
             self._turn()
+            return
+        self._unsent += size
+        if self._unsent > _UNSENT_BYTES:
+            self._send()
 
     def set_reading(self, on: bool) -> None:
         """Pauses or resumes delivery to the application."""
-        self._reading_paused = not on
-        if on:
-            self._schedule_turn()
-        else:
-            self._adjust_wire()
+        if self.reading_paused is on:
+            self.reading_paused = not on
+            if on:
+                self._schedule_turn()
+            else:
+                self._adjust_wire()
 
     def close(self) -> None:
-        """Closes in the orderly way; what was written goes out first."""
-        self.connector.close()
-        self.flush()
+        """Closes in the orderly way; what was written goes out first. In the handshake there is no orderly way."""
+        if self.connector.handshake_state is HandshakeState.COMPLETED:
+            self.reading_paused = False
+            self.connector.close()
+            self.wrote(0)
+        else:
+            self.abort(None)
 
     def abort(self, error: BaseException | None) -> None:
         """Gives up at once."""
@@ -187,14 +247,14 @@ class TLSProtocol(asyncio.BufferedProtocol):
                 self._take_events()
             if connector.read_status is not ReadStatus.NEED_INPUT:
                 self._read()
+            if self._peer_closed and not self.reading_paused:
+                self._peer_closed = False
+                self._tell_peer_closed()
         except TLSError as error:
             self._note(error)
         finally:
             self._in_turn = False
-            if self.wire is not None:
-                data = connector.data_to_send()
-                if data:
-                    self.wire.write(data)
+            self._send()
         if connector.timer_changed:
             self._arm_timer()
         if connector.failure is not None or connector.finished:
@@ -202,10 +262,17 @@ class TLSProtocol(asyncio.BufferedProtocol):
         else:
             self._adjust_wire()
 
+    def _send(self) -> None:
+        self._unsent = 0
+        data = self.connector.data_to_send()
+        # After the end there is nobody to send it to: the wire is shut for writing.
+        if data and self.wire is not None and not self._ending:
+            self.wire.write(data)
+
     def _read(self) -> None:
         connector = self.connector
         reads = 0
-        while connector.read_status is ReadStatus.MORE and not self._reading_paused:
+        while connector.read_status is ReadStatus.MORE and not self.reading_paused:
             if reads == _READS_PER_TURN and self.wire is not None:
                 self._schedule_turn()
                 break
@@ -237,20 +304,23 @@ class TLSProtocol(asyncio.BufferedProtocol):
             if isinstance(event, HandshakeCompleted):
                 self._connect_application()
             elif isinstance(event, PeerClosed):
-                self._peer_closed()
+                self._peer_closed = True
+            elif isinstance(event, IdentityNeeded):
+                self._ask_for_identity(event)
 
     def _connect_application(self) -> None:
-        self.transport = TLSTransport(self)
-        protocol: Any = self._call(self._protocol_factory)
-        if protocol is None:
-            return
-        self.application = protocol
-        self._call(protocol.connection_made, self.transport)
+        factory, self._protocol_factory = self._protocol_factory, None
+        if factory is not None:
+            protocol: Any = self._call(factory)
+            if protocol is None:
+                return
+            self.application = protocol
+            self._call(protocol.connection_made, self.transport)
+            if self.writing_paused:
+                self._call(protocol.pause_writing)
         self._report(None)
-        if self._writing_paused:
-            self._call(protocol.pause_writing)
 
-    def _peer_closed(self) -> None:
+    def _tell_peer_closed(self) -> None:
         if self.application is None or self._closing:
             return
         if not self._call(self.application.eof_received) and self.transport is not None:
@@ -280,11 +350,37 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self.loop.call_exception_handler(context)
         self._error = self._error or error
         self.connector.abort()
+        self._schedule_turn()
 
     def _note(self, error: TLSError) -> None:
         """Keeps the first error for ``connection_lost``; what this side ended itself is none."""
         if self._error is None and not isinstance(error, ConnectionAborted):
             self._error = error.with_traceback(None)
+
+    # -- identities ----------------------------------------------------------------------------------------------------------------
+
+    def _ask_for_identity(self, event: IdentityNeeded) -> None:
+        # As a task, whatever the provider is: it may not run within the turn, and its errors need a place.
+        self._identity_task = self.loop.create_task(self._provide_identity(event))
+
+    async def _provide_identity(self, event: IdentityNeeded) -> None:
+        try:
+            if self._identity_provider is None:
+                raise ApiMisuse("the context has identity_on_demand, but no identity_provider= was given")
+            identity = self._identity_provider(event)
+            if inspect.isawaitable(identity):
+                identity = await identity
+            if self.connector.handshake_state is HandshakeState.WAITING_FOR_IDENTITY:
+                self.connector.provide_identity(identity)
+        except Exception as error:
+            refused = CallbackError(f"the identity provider raised {error!r}; the connection was given up")
+            refused.__cause__ = error
+            message = "identity_provider failed"
+            self.loop.call_exception_handler({"message": message, "exception": error, "transport": self.transport, "protocol": self})
+            self._error = self._error or refused
+            self.connector.abort()
+        self._identity_task = None
+        self._turn()
 
     # -- time and the end ----------------------------------------------------------------------------------------------------------
 
@@ -309,7 +405,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
             return
         # A connection that was half-closed by the peer still has to notice its end.
         open_ = self.connector.read_side is ReadSide.OPEN
-        pause = self._reading_paused or (open_ and self.connector.receive_window == 0)
+        pause = self.reading_paused or (open_ and self.connector.receive_window == 0)
         if pause != self._wire_paused:
             self._wire_paused = pause
             if pause:
@@ -323,35 +419,40 @@ class TLSProtocol(asyncio.BufferedProtocol):
         if failure is not None:
             self._note(failure.again())
         wire = self.wire
-        if wire is None or wire.is_closing() or self._linger is not None:
+        if wire is None or wire.is_closing() or self._ending:
             return
+        self._ending = True
         if self.transport is not None:
             self.transport.mark_closed()
-        if self._eof or not wire.can_write_eof():
-            self._close_wire()
-            return
-        wire.write_eof()
-        if self._wire_paused:
-            self._wire_paused = False
-            wire.resume_reading()
+        if self._wire_ended or not wire.can_write_eof():
+            wire.close()
+        else:
+            try:
+                wire.write_eof()
+            except OSError:
+                # The peer has reset it meanwhile; nothing more arrives anywhere.
+                wire.close()
+            if self._wire_paused and not wire.is_closing():
+                self._wire_paused = False
+                wire.resume_reading()
         self._wait_for_flush(wire.get_write_buffer_size(), 0.0)
 
     def _wait_for_flush(self, before: int, seconds: float) -> None:
         """The loop's transport flushes as long as it takes; ours gives up when nothing moves (F33), and lingers when all is out."""
         if before:
-            delay = min(_LINGER_SECONDS, self.connector.context.config.limits.close_flush_timeout / 3)
-            self._linger = self.loop.call_later(delay, self._flush_due, before, seconds + delay)
+            delay = min(_LINGER_SECONDS, self.connector.limits.close_flush_timeout / 3)
+            self._end_timer = self.loop.call_later(delay, self._flush_due, before, seconds + delay)
         else:
             # All is out: what happens to the wire from now on is nobody's loss.
             self._flushed = True
-            self._linger = self.loop.call_later(_LINGER_SECONDS, self._close_wire)
+            self._end_timer = self.loop.call_later(_LINGER_SECONDS, self._close_wire)
 
     def _flush_due(self, before: int, stuck: float) -> None:
         wire = self.wire
         if wire is None:
             return
         size = wire.get_write_buffer_size()
-        limit = self.connector.context.config.limits.close_flush_timeout
+        limit = self.connector.limits.close_flush_timeout
         if size < before or stuck < limit:
             self._wait_for_flush(size, stuck if size == before else 0.0)
             return
@@ -364,6 +465,10 @@ class TLSProtocol(asyncio.BufferedProtocol):
             self.wire.close()
 
     def _report(self, error: BaseException | None) -> None:
-        if self._connected is not None:
-            connected, self._connected = self._connected, None
-            connected(error)
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            return
+        if error is not None:
+            waiter.set_exception(error)
+        elif self.transport is not None:
+            waiter.set_result((self.transport, self.application))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import constants, transports
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..buffers import byte_view
 from ..errors import TLSError
+from ..ssl_object import SSLObject
 
 if TYPE_CHECKING:
     from .protocol import TLSProtocol
@@ -14,17 +17,23 @@ if TYPE_CHECKING:
 __all__ = ["TLSTransport"]
 
 
-class TLSTransport(asyncio.Transport):
+class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     """An ``asyncio.Transport`` over a connector.
 
     Other than asyncio's own TLS transport it has a real ``write_eof`` (close_notify; reading goes on), and tells a cut connection from
     a closed one: ``connection_lost`` gets a :class:`~sslconnector.TruncationError`.
     """
 
+    # What the loop's own start_tls() and sendfile() ask of a transport; the mixin is asked for by the latter, too.
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.FALLBACK
+
     def __init__(self, protocol: TLSProtocol) -> None:
-        super().__init__()
+        super().__init__(None, protocol.loop)
         self._protocol = protocol
         self._connector = protocol.connector
+        #: The transport below, kept for what it knows of the connection.
+        self.wire: asyncio.Transport | None = None
         self._is_closing = False
         self._lost = False
 
@@ -34,8 +43,13 @@ class TLSTransport(asyncio.Transport):
     # -- writing -------------------------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypts all of ``data`` now. After the connection was lost it is dropped, as by any transport."""
+        """Encrypts all of ``data`` now. After the connection was lost it is dropped, as by any transport.
+
+        :raises ApiMisuse: after ``write_eof()``; it is a ``RuntimeError``.
+        :raises TypeError: when it is not bytes-like.
+        """
         if self._lost or self._is_closing:
+            byte_view(data)
             return
         try:
             self._connector.write(data)
@@ -44,7 +58,7 @@ class TLSTransport(asyncio.Transport):
             if self._connector.failure is None:
                 raise
             return
-        self._protocol.flush()
+        self._protocol.wrote(len(data))
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """The concatenation of all, in one go."""
@@ -54,7 +68,7 @@ class TLSTransport(asyncio.Transport):
         """Half-close: the peer learns that nothing more comes; reading goes on. Nothing happens the second time."""
         if not self._lost and not self._is_closing:
             self._connector.close_write()
-            self._protocol.flush()
+            self._protocol.wrote(0)
 
     def can_write_eof(self) -> bool:
         """True: TLS has its own way to say it."""
@@ -67,29 +81,42 @@ class TLSTransport(asyncio.Transport):
         return below + self._connector.bytes_to_send + self._connector.bytes_queued
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """The low and high watermark."""
+        """The low and high watermark, in bytes of ciphertext."""
         wire = self._protocol.wire
         return (0, 0) if wire is None else wire.get_write_buffer_limits()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """When ``pause_writing`` and ``resume_writing`` of the protocol are called; the wire's transport counts."""
+        """When ``pause_writing`` and ``resume_writing`` of the protocol are called. What is written goes to the wire's transport at
+        once, so its marks are the ones that count."""
         wire = self._protocol.wire
         if wire is not None:
             wire.set_write_buffer_limits(high, low)
 
+    @property
+    def _protocol_paused(self) -> bool:
+        # Asked for by the loop's sendfile().
+        return bool(self._protocol.writing_paused)
+
+    @_protocol_paused.setter
+    def _protocol_paused(self, value: bool) -> None:
+        # The mixin's constructor sets it.
+        pass
+
     # -- reading -------------------------------------------------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
-        """No ``data_received`` until ``resume_reading``; what has come already waits."""
-        self._protocol.set_reading(False)
+        """No ``data_received`` and no ``eof_received`` until ``resume_reading``; what has come already waits."""
+        if not self.is_closing():
+            self._protocol.set_reading(False)
 
     def resume_reading(self) -> None:
         """Goes on."""
-        self._protocol.set_reading(True)
+        if not self.is_closing():
+            self._protocol.set_reading(True)
 
     def is_reading(self) -> bool:
         """Whether data is delivered."""
-        return not self._lost and not self._is_closing and not self._protocol._reading_paused
+        return not self._lost and not self._is_closing and not self._protocol.reading_paused
 
     # -- the end -------------------------------------------------------------------------------------------------------------------
 
@@ -115,28 +142,35 @@ class TLSTransport(asyncio.Transport):
     # -- facts ---------------------------------------------------------------------------------------------------------------------
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Another protocol gets the data from now on."""
-        self._protocol.application = protocol  # type: ignore[assignment]
+        """Another protocol gets the data from now on. It is not told ``connection_made``."""
+        self._protocol.application = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """The protocol that gets the data."""
-        assert self._protocol.application is not None
-        return self._protocol.application
+        return self._protocol.application  # type: ignore[no-any-return]
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """The wire's facts (``peername``, ``sockname``, ``socket``) and the connection's: ``connector``, ``sslcontext``, ``cipher`` (name,
-        version, bits), ``compression`` (always None), ``version``, ``alpn_protocol``, ``peer_certificate``, ``server_hostname``."""
+        """What is known of the connection.
+
+        The ``ssl`` module's keys: ``peercert`` (its dictionary form), ``cipher`` (name, protocol, bits), ``compression`` (None),
+        ``sslcontext`` (ours), ``ssl_object`` (an :class:`~sslconnector.ssl_object.SSLObject`). Ours: ``connector``, ``version``, ``group``,
+        ``alpn_protocol``, ``peer_certificate``, ``peer_chain``, ``server_hostname``, ``session``, ``resumed``. Everything else is the
+        wire's: ``peername``, ``sockname``, ``socket``.
+        """
         connector = self._connector
+        if name in _FACTS:
+            value = getattr(connector, name)
+            return default if value is None else value
         if name == "connector":
             return connector
         if name == "sslcontext":
             return connector.context
-        if name == "cipher":
-            return (connector.cipher, connector.version, connector.cipher_bits)
-        if name in ("version", "alpn_protocol", "peer_certificate", "server_hostname"):
-            value = getattr(connector, name)
-            return default if value is None else value
-        if name == "compression":
-            return None
-        wire = self._protocol.wire
-        return default if wire is None else wire.get_extra_info(name, default)
+        if name in ("ssl_object", "peercert", "cipher", "compression"):
+            ssl_object = SSLObject(connector)
+            if name == "ssl_object":
+                return ssl_object
+            return getattr(ssl_object, "getpeercert" if name == "peercert" else name)()
+        return default if self.wire is None else self.wire.get_extra_info(name, default)
+
+
+_FACTS = frozenset(("version", "group", "alpn_protocol", "peer_certificate", "peer_chain", "server_hostname", "session", "resumed"))
