@@ -424,7 +424,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._ending = True
         if self.transport is not None:
             self.transport.mark_closed()
-        if self._wire_ended or not wire.can_write_eof():
+        if self._wire_ended or self.connector.read_side is ReadSide.CLOSED or not wire.can_write_eof():
+            # Nothing more comes that could cause a reset.
             wire.close()
         else:
             try:

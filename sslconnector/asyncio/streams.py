@@ -5,7 +5,7 @@
 * An error (a cut connection is one) is raised after the data that came before it, not instead of it.
 * The peer's close_notify does not close the connection: writing goes on until ``close()`` (half-close). asyncio's stream protocol refuses
   that as soon as a transport has an ``sslcontext``.
-* A cancelled ``read()`` keeps what it had collected for the next one.
+* A cancelled ``read()`` keeps what it had collected for the next one, and a cancelled ``wait_closed()`` ends nobody else's.
 * ``start_tls`` moves flow control to the new transport, and does not let bytes from before the upgrade through (FAULTS F01).
 """
 
@@ -112,6 +112,10 @@ class StreamWriter(asyncio.StreamWriter):
     _protocol: StreamReaderProtocol
     _reader: StreamReader
 
+    async def wait_closed(self) -> None:
+        # Everybody waits for the same future: one who is cancelled must not cancel it for the others.
+        await asyncio.shield(self._protocol._get_close_waiter(self))
+
     async def start_tls(  # type: ignore[override]
         self,
         sslcontext: ClientContext | ServerContext,
@@ -148,6 +152,7 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
     """Between a transport and our stream classes."""
 
     # These are asyncio's.
+    _get_close_waiter: Callable[[asyncio.StreamWriter], asyncio.Future[None]]
     _loop: asyncio.AbstractEventLoop
     _stream_reader: Any
     _transport: Any

@@ -1,0 +1,31 @@
+"""One driver for each way to use the library, so that one suite (tests/test_behaviour.py) can be run over all of them.
+
+A driver presents its world as blocking calls; asynchronous worlds run in a thread of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from .base import Listener, Stream, World
+
+__all__ = ["WORLDS", "Listener", "Stream", "World", "make_world"]
+
+_LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]
+WORLDS = [*(f"{kind}-{loop}" for kind in ("protocol", "buffered", "streams") for loop in _LOOPS), "blocking", "nonblocking"]
+
+
+def make_world(name: str) -> World:
+    """The world of that name."""
+    from . import protocols, sockets, streams
+
+    kind, _, loop = name.partition("-")
+    makers: dict[str, Callable[[], World]] = {
+        "protocol": lambda: protocols.ProtocolWorld(loop),
+        "buffered": lambda: protocols.BufferedWorld(loop),
+        "streams": lambda: streams.StreamWorld(loop),
+        "blocking": sockets.BlockingWorld,
+        "nonblocking": sockets.NonBlockingWorld,
+    }
+    return makers[kind]()
