@@ -33,7 +33,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 
 types: $(VENV)/.dev
-	$(BIN)/mypy sslconnector tests examples benchmarks
+	$(BIN)/mypy sslconnector tests compliance examples benchmarks
 
 check: lint types test docs
 

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.sslproto
+import contextlib
+import importlib
+import io
+import json
 import ssl
+import sys
+import unittest
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +26,7 @@ from unittest import mock
 from sslconnector import ClientContext, Connector, Identity, ServerContext, TrustStore
 from sslconnector.asyncio import TLSProtocol, TLSTransport
 
-__all__ = ["in_place"]
+__all__ = ["in_place", "run"]
 
 _loaded: weakref.WeakKeyDictionary[ssl.SSLContext, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -102,3 +108,37 @@ class SSLProtocol(TLSProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._app_transport = None
+
+
+def run(*names: str) -> dict[str, str]:
+    """Runs the tests (of ``names``, or all). Returns the text of what failed, by test; empty for what passed or was skipped.
+
+    :raises ModuleNotFoundError: where a distribution leaves Python's own tests out.
+    """
+    from test import support  # type: ignore[import-not-found]
+
+    # The tests' time-outs are meant for much slower machines; what hangs here shall not hang for minutes.
+    support.SHORT_TIMEOUT, support.LONG_TIMEOUT = 15.0, 20.0
+    with in_place():
+        module = importlib.import_module("test.test_asyncio.test_ssl")
+        loader = unittest.defaultTestLoader
+        suite = loader.loadTestsFromNames([f"TestSSL.{name}" for name in names], module) if names else loader.loadTestsFromModule(module)
+        outcomes: dict[str, str] = {}
+
+        class Result(unittest.TestResult):
+            def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+                super().startTest(test)
+                outcomes[test.id().rpartition(".")[2]] = ""
+
+        result = Result()
+        suite.run(result)
+    for test, text in (*result.errors, *result.failures):
+        outcomes[test.id().rpartition(".")[2]] = text
+    return outcomes
+
+
+if __name__ == "__main__":
+    # What the tests' threads print of their own failures is told by the outcomes, too.
+    with contextlib.redirect_stderr(io.StringIO()):
+        found = run(*sys.argv[1:])
+    json.dump(found, sys.stdout, indent=1)
