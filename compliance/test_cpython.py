@@ -27,8 +27,8 @@ PINNED: dict[str, dict[str, Pin]] = {
     "all": {
         "test_remote_shutdown_receives_trailing_data": Pin(
             _CUT,
-            "Its second half has a server that sends FIN without close_notify. The server gets all the data, as the test wants; the client's "
-            "reader then raises TruncationError, where asyncio's returns b'' as after an orderly end (FAULTS F05).",
+            "Its second half has a server that sends FIN without close_notify. The server gets all the data, as the test wants; the reader "
+            "of the client then raises TruncationError, where asyncio's returns b'' as after an orderly end (FAULTS F05).",
         ),
         "test_shutdown_timeout_handler_not_set": Pin(
             _CUT,

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from sslconnector.harness.commands import cli
 from sslconnector.harness.loops import LOOPS
+from sslconnector.harness.server import KINDS
 
 from .helpers import PKI, pem_chain, pem_key
 
@@ -49,6 +50,14 @@ def test_echo_test_passes_against_its_own_server(tmp_path: Path, loop: str, tls:
     assert facts["latency_microseconds"]["p50"] > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("loop", LOOPS)
+def test_every_kind_of_server_passes(kind: str, loop: str) -> None:
+    done = _in_process("echo-test", "--connections", "30", "--messages", "10", "--kind", kind, "--loop", loop, "--size", "1-300000")
+    assert done.exit_code == 0, done.output
+    assert "30 of 30" in done.output
+
+
 def test_duration_and_sizes() -> None:
     done = _in_process("echo-test", "--connections", "5", "--duration", "0.5", "--size", "100")
     assert done.exit_code == 0, done.output
@@ -78,9 +87,9 @@ class _Server:
         return self.process.returncode, out, err
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_echo_server_makes_its_own_ca(loop: str) -> None:
-    server = _Server("--loop", loop)
+@pytest.mark.parametrize(("kind", "loop"), [("protocol", "asyncio"), ("streams", "uvloop"), ("sync", "asyncio")])
+def test_echo_server_makes_its_own_ca(kind: str, loop: str) -> None:
+    server = _Server("--loop", loop, "--kind", kind)
     try:
         assert server.process.stderr is not None
         ca = server.process.stderr.readline().split(" lies in ")[1].strip()
@@ -205,6 +214,8 @@ def test_nobody_listens() -> None:
         (["echo-test", "--server", "localhost:1", "--ca", "/nowhere/ca.pem"], "there is no file '/nowhere/ca.pem'"),
         (["echo-test", "--server", "localhost:1", "--ca", "/"], "is a directory"),
         (["echo-test", "--ca", "x"], "--ca goes with --server"),
+        (["echo-test", "--server", "localhost:1", "--kind", "sync"], "does not go with --server"),
+        (["echo-server", "--kind", "fork"], "fork"),
         (["echo-test", "--connections", "0"], "0 is not in the range"),
         (["echo-test", "--connections", "100000000"], "file descriptors"),
         (["echo-test", "--size", "big"], "not a size in bytes"),

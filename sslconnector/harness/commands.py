@@ -27,7 +27,7 @@ from .certificates import make_certificates
 from .load import Load, Result, run_load
 from .loops import LOOPS, run
 from .report import as_json, passed, print_report
-from .server import serve
+from .server import KINDS, serve, serve_sync
 
 __all__ = ["cli"]
 
@@ -68,6 +68,7 @@ class _Sizes(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return smallest, largest
 
 
+_kind_option = click.option("--kind", type=click.Choice(KINDS), default="protocol", show_default=True, help="How the server is written.")
 _loop_option = click.option("--loop", type=click.Choice(LOOPS), default="asyncio", show_default=True, help="The event loop to run on.")
 
 
@@ -76,7 +77,7 @@ _loop_option = click.option("--loop", type=click.Choice(LOOPS), default="asyncio
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="The port; 0 picks a free one.")
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate chain (PEM). Without it, a CA and a certificate are made.")
 @click.option("--key", type=click.Path(path_type=Path), help="Private key (PEM), if it is not in --cert.")
-@click.option("--kind", type=click.Choice(["protocol"]), default="protocol", show_default=True, help="How the server is written.")
+@_kind_option
 @_loop_option
 def echo_server(host: str, port: int, cert: Path | None, key: Path | None, kind: str, loop: str) -> None:
     """Echoes what it gets, until interrupted. Prints one line when ready: listening on HOST:PORT."""
@@ -89,7 +90,10 @@ def echo_server(host: str, port: int, cert: Path | None, key: Path | None, kind:
             click.echo(f"the CA of this server's certificate (for localhost) lies in {made.ca}", err=True)
         with _one_line_errors():
             context = ServerContext(identities=Identity.from_files(cert, key))
-            run(serve(context, host, port, _say_ready), loop)
+            if kind == "sync":
+                serve_sync(context, host, port, _say_ready)
+            else:
+                run(serve(context, host, port, _say_ready, kind), loop)
 
 
 def _say_ready(host: str, port: int) -> None:
@@ -106,6 +110,7 @@ def _say_ready(host: str, port: int) -> None:
 @click.option("--size", type=_Sizes(), default="1-65536", show_default=True, help="Size of a message, or a range of sizes.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds to go on for, instead of --messages.")
 @click.option("--tls", type=click.Choice(["1.2", "1.3"]), help="The one TLS version to use.")
+@_kind_option
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result to this file, too.")
 @_loop_option
 def echo_test(
@@ -117,6 +122,7 @@ def echo_test(
     size: tuple[int, int],
     duration: float | None,
     tls: str | None,
+    kind: str,
     json_file: Path | None,
     loop: str,
 ) -> None:
@@ -126,12 +132,14 @@ def echo_test(
     """
     if ca is not None and address is None:
         raise click.UsageError("--ca goes with --server: the server that is started here has a CA of its own")
+    if kind != "protocol" and address is not None:
+        raise click.UsageError("--kind is about the server that is started here; it does not go with --server")
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise click.UsageError(f"--json: there is no folder {str(json_file.parent)!r}")
     _check_descriptors(connections)
     console = Console(stderr=False)
     versions: dict[str, Any] = {} if tls is None else {"minimum_version": _TLS[tls], "maximum_version": _TLS[tls]}
-    with _one_line_errors(), _own_server(loop) if address is None else _given_server(address, server_name, ca) as target:
+    with _one_line_errors(), _own_server(loop, kind) if address is None else _given_server(address, server_name, ca) as target:
         context = ClientContext(trust=target.trust, **versions)
         load = Load(
             host=target.host,
@@ -191,12 +199,12 @@ def _given_server(address: tuple[str, int], name: str | None, ca: Path | None) -
 
 
 @contextmanager
-def _own_server(loop: str) -> Iterator[_Target]:
+def _own_server(loop: str, kind: str) -> Iterator[_Target]:
     """An echo server in another process, with a CA of its own."""
     with tempfile.TemporaryDirectory(prefix="sslconnector-") as folder:
         made = make_certificates(Path(folder), "localhost", "127.0.0.1")
         command = [sys.executable, "-m", "sslconnector", "echo-server", "--cert", str(made.certificate), "--key", str(made.key)]
-        with subprocess.Popen([*command, "--loop", loop], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen([*command, "--loop", loop, "--kind", kind], stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
                 line = process.stdout.readline()
