@@ -3,8 +3,10 @@ call on a connector (FAULTS F16)."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -75,3 +77,30 @@ def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 def version(request: pytest.FixtureRequest) -> str:
     """The test runs once for each TLS version, by its name in ``VERSIONS``."""
     return str(request.param)
+
+
+Main = Callable[[], Coroutine[Any, Any, Any]]
+_LOOPS = ["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"]
+
+
+@pytest.fixture(params=[*_LOOPS, "asyncio-debug"])
+def run(request: pytest.FixtureRequest) -> Callable[[Main], Any]:
+    """Runs a coroutine function on one of the loops; anything the loop's exception handler gets is an error."""
+    factory: Any = None
+    if request.param == "uvloop":
+        uvloop = pytest.importorskip("uvloop")
+        factory = uvloop.new_event_loop
+
+    def run(main: Main) -> Any:
+        problems: list[dict[str, Any]] = []
+
+        async def wrapped() -> Any:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+            return await asyncio.wait_for(main(), 20)
+
+        with asyncio.Runner(loop_factory=factory, debug=request.param == "asyncio-debug") as runner:
+            result = runner.run(wrapped())
+        assert len(problems) == getattr(main, "problem_count", 0), problems
+        return result
+
+    return run
