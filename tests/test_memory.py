@@ -17,7 +17,7 @@ class _MallInfo2(ctypes.Structure):
     ]
 
 
-def _heap() -> int:
+def heap() -> int:
     """Bytes of the C heap in use (glibc's mallinfo2), small Python objects not counted."""
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
@@ -53,12 +53,12 @@ def test_F34_after_an_echo_an_idle_connection_holds_what_it_held_before(pki: PKI
     pairs = [pki.connected(**VERSIONS[version]) for _ in range(count)]
     _echo(*pairs[0], size)  # warm-up: whatever is made once
     _release(pairs)
-    before = _heap()
+    before = heap()
     for pair in pairs:
         _echo(*pair, size)
-    grown = _heap()
+    grown = heap()
     _release(pairs)
-    after = _heap()
+    after = heap()
     assert grown - before > count * 4 * 16000, "the burst made the buffers grow, else this test shows nothing"
     assert abs(after - before) / (2 * count) < 512
 
@@ -84,7 +84,7 @@ def test_connections_leave_no_heap_behind(pki: PKI) -> None:
 
     for _ in range(3):
         round_()
-    before = _heap()
+    before = heap()
     for _ in range(5):
         round_()
-    assert _heap() - before < 5 * 40 * 100
+    assert heap() - before < 5 * 40 * 100

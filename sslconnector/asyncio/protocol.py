@@ -145,10 +145,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.wire = None
-        for handle in (self._timer, self._end_timer, self._identity_task):
-            if handle is not None:
-                handle.cancel()
-        self._timer = self._end_timer = self._identity_task = None
+        self._cancel_waits()
         connector = self.connector
         in_handshake = connector.handshake_state is not HandshakeState.COMPLETED
         if exc is not None and self._error is None and not self._flushed:
@@ -223,6 +220,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
         """Gives up at once."""
         self._error = self._error or error
         self.connector.abort()
+        # uvloop tells nobody that a transport is lost whose create_connection() was cancelled: then nothing else would end these.
+        self._cancel_waits()
         if self.wire is not None:
             self.wire.abort()
 
@@ -391,6 +390,12 @@ class TLSProtocol(asyncio.BufferedProtocol):
         due = self.connector.get_timer(self.loop.time())
         if due is not None and self.wire is not None:
             self._timer = self.loop.call_at(due, self._timer_due)
+
+    def _cancel_waits(self) -> None:
+        for handle in (self._timer, self._end_timer, self._identity_task):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._end_timer = self._identity_task = None
 
     def _timer_due(self) -> None:
         self._timer = None

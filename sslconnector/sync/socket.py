@@ -606,7 +606,7 @@ class TLSSocket(SSLObject):
     # -- what sockets have ---------------------------------------------------------------------------------------------------------
 
     #: A file on the connection, as ``socket.socket.makefile``. It keeps the connection open until it is closed, too.
-    makefile = _socket.socket.makefile
+    makefile: Callable[..., Any] = _socket.socket.makefile
 
     def pending(self) -> int:
         """More than 0 when ``recv`` has something without asking the wire: bytes of undecrypted ciphertext, so about as many."""
