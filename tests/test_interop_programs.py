@@ -1,4 +1,4 @@
-"""Against real programs over real sockets: openssl, gnutls, curl. A program that is missing makes its tests skip."""
+"""Against real programs over real sockets: openssl, gnutls, curl, nginx. A program that is missing makes its tests skip."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from sslconnector import ServerContext
-from sslconnector.asyncio import create_connection, create_server
+from sslconnector.asyncio import StreamReader, StreamWriter, create_server, open_connection, start_server
+from sslconnector.sync import wrap_socket
 
 from .helpers import PKI, VERSIONS, pem_chain, pem_key
+from .strangers import serving
 
 _TIMEOUT = 20
 
@@ -42,7 +45,12 @@ def files(pki: PKI, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+_PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n" + b"h" * 100_000
+
+
 class _Echo(asyncio.Protocol):
+    """Echoes; to a GET it answers with a page, and closes."""
+
     open: ClassVar[set[Any]] = set()
 
     def connection_made(self, transport: Any) -> None:
@@ -54,22 +62,57 @@ class _Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if data.startswith(b"GET "):
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nConnection: close\r\n\r\n" + b"h" * 100_000)
+            self.transport.write(_PAGE)
             self.transport.close()
         else:
             self.transport.write(data)
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[ServerContext], int]]:
-    """Our echo server in a thread; gives the port."""
+async def _stream_echo(reader: StreamReader, writer: StreamWriter) -> None:
+    _Echo.open.add(writer.transport)
+    try:
+        while data := await reader.read(65536):
+            writer.write(_PAGE if data.startswith(b"GET ") else data)
+            await writer.drain()
+            if data.startswith(b"GET "):
+                break
+        writer.close()
+        await writer.wait_closed()
+    except ConnectionError:
+        writer.transport.abort()
+    finally:
+        _Echo.open.discard(writer.transport)
+
+
+def _socket_echo(sock: socket.socket, context: ServerContext) -> None:
+    try:
+        with wrap_socket(sock, context) as tls:
+            while data := tls.recv():
+                tls.sendall(_PAGE if data.startswith(b"GET ") else data)
+                if data.startswith(b"GET "):
+                    return
+    except OSError:
+        pass
+
+
+@pytest.fixture(params=["protocol", "streams", "sync"])
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[[ServerContext], int]]:
+    """Our echo server, in each way to write it, in a thread; gives the port."""
+    if request.param == "sync":
+        with ExitStack() as stack:
+            yield lambda context: stack.enter_context(serving(lambda sock: _socket_echo(sock, context)))
+        return
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     servers: list[asyncio.Server] = []
 
     def start(context: ServerContext) -> int:
-        server = asyncio.run_coroutine_threadsafe(create_server(_Echo, "127.0.0.1", 0, ssl=context), loop).result(10)
+        if request.param == "streams":
+            starting = start_server(_stream_echo, "127.0.0.1", 0, ssl=context)
+        else:
+            starting = create_server(_Echo, "127.0.0.1", 0, ssl=context)
+        server = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
         servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
@@ -148,40 +191,47 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class _Collect(asyncio.Protocol):
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.changed = asyncio.Event()
-        self.lost = asyncio.Event()
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        self.changed.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.changed.set()
-        self.lost.set()
-
-
-def _ask(pki: PKI, port: int, sent: bytes, expected: bytes, **options: Any) -> dict[str, Any]:
+def _ask_streams(pki: PKI, port: int, sent: bytes, expected: bytes, **options: Any) -> dict[str, Any]:
     """Our client: sends, waits for the answer, closes."""
 
     async def main() -> dict[str, Any]:
         context = pki.client_context(**options)
-        transport, protocol = await create_connection(_Collect, "127.0.0.1", port, ssl=context, server_hostname="localhost")
-        transport.write(sent)
         async with asyncio.timeout(_TIMEOUT):
-            while expected not in protocol.data:
-                protocol.changed.clear()
-                await protocol.changed.wait()
-                assert not transport.is_closing() or expected in protocol.data, protocol.data
-        connector = transport.get_extra_info("connector")
-        facts = {"version": connector.version, "session": connector.session, "resumed": connector.resumed}
-        transport.close()
-        await protocol.lost.wait()
-        return facts
+            reader, writer = await open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+            writer.write(sent)
+            got = b""
+            while expected not in got:
+                data = await reader.read(65536)
+                assert data, got
+                got += data
+            connector = writer.get_extra_info("connector")
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except ConnectionError:
+                pass  # not every server says good-bye
+            return {"version": connector.version, "got": got}
 
     return asyncio.run(main())
+
+
+def _ask_sync(pki: PKI, port: int, sent: bytes, expected: bytes, **options: Any) -> dict[str, Any]:
+    """The same with a blocking socket."""
+    sock = socket.create_connection(("127.0.0.1", port), _TIMEOUT)
+    with wrap_socket(sock, pki.client_context(**options), server_hostname="localhost") as tls:
+        tls.sendall(sent)
+        got = b""
+        while expected not in got:
+            data = tls.recv()
+            assert data, got
+            got += data
+        return {"version": tls.version(), "got": got}
+
+
+@pytest.fixture(params=[_ask_streams, _ask_sync])
+def ask(request: pytest.FixtureRequest) -> Any:
+    """Our client, in two ways to write it."""
+    return request.param
 
 
 # -- openssl ---------------------------------------------------------------------------------------------------------------------------
@@ -212,12 +262,12 @@ def test_openssl_s_client_resumes(pki: PKI, serve: Any, files: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("version", list(VERSIONS))
-def test_openssl_s_server(pki: PKI, files: Path, version: str) -> None:
+def test_openssl_s_server(pki: PKI, ask: Any, files: Path, version: str) -> None:
     port = _free_port()
     command = [_need("openssl"), "s_server", "-accept", f"127.0.0.1:{port}", "-cert", str(files / "server.pem")]
     command += ["-key", str(files / "server.key"), "-rev", "-CAfile", str(files / "ca.pem"), "-Verify", "1", "-verify_return_error"]
     with _Program(command, port):
-        facts = _ask(pki, port, b"stressed\n", b"desserts\n", identity=pki.client, **VERSIONS[version])
+        facts = ask(pki, port, b"stressed\n", b"desserts\n", identity=pki.client, **VERSIONS[version])
         assert facts["version"] == version
 
 
@@ -246,13 +296,13 @@ def test_gnutls_cli(pki: PKI, serve: Any, files: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", list(VERSIONS))
-def test_gnutls_serv(pki: PKI, files: Path, version: str) -> None:
+def test_gnutls_serv(pki: PKI, ask: Any, files: Path, version: str) -> None:
     port = _free_port()
     command = [_need("gnutls-serv"), "--echo", "--port", str(port), "--x509certfile", str(files / "server.pem")]
     command += ["--x509keyfile", str(files / "server.key"), "--priority", _priority(version), "--quiet"]
     command += ["--x509cafile", str(files / "ca.pem"), "--require-client-cert"]
     with _Program(command, port):
-        facts = _ask(pki, port, b"hello\n", b"hello", identity=pki.client)
+        facts = ask(pki, port, b"hello\n", b"hello", identity=pki.client)
         assert facts["version"] == version
 
 
@@ -271,3 +321,74 @@ def test_curl(pki: PKI, serve: Any, files: Path, version: str) -> None:
     command[command.index("--cacert") + 1] = str(files / "client.pem")
     refused = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False)
     assert refused.returncode == 60
+
+
+# -- nginx -----------------------------------------------------------------------------------------------------------------------------
+
+_NGINX = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 100; }}
+http {{
+    access_log off; client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{
+        listen 127.0.0.1:{port} ssl; server_name localhost; root {folder};
+        ssl_certificate {files}/server.pem; ssl_certificate_key {files}/server.key; ssl_protocols {version};
+        ssl_client_certificate {files}/ca.pem; ssl_verify_client on;
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize("version", list(VERSIONS))
+def test_nginx(pki: PKI, ask: Any, files: Path, tmp_path: Path, version: str) -> None:
+    """Our client gets a large file, and is turned away without a certificate."""
+    program = _need("nginx")
+    port = _free_port()
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_bytes(b"n" * 3_000_000 + b"END")
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(_NGINX.format(folder=tmp_path, files=files, port=port, version=version))
+    request = b"GET /file HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with _Program([program, "-c", str(configuration), "-p", str(tmp_path)], port):
+        answer = ask(pki, port, request, b"END", identity=pki.client)
+        assert answer["version"] == version
+        assert answer["got"].startswith(b"HTTP/1.1 200 OK")
+        assert answer["got"].endswith(b"n" * 3_000_000 + b"END")
+        assert b"400" in ask(pki, port, request, b"</html>")["got"]
+
+
+# -- STARTTLS --------------------------------------------------------------------------------------------------------------------------
+
+
+async def _smtp(reader: StreamReader, writer: StreamWriter, context: ServerContext) -> None:
+    writer.write(b"220 mail.example ESMTP\r\n")
+    assert (await reader.readline()).startswith(b"EHLO")
+    writer.write(b"250-mail.example\r\n250 STARTTLS\r\n")
+    assert await reader.readline() == b"STARTTLS\r\n"
+    writer.write(b"220 go ahead\r\n")
+    await writer.start_tls(context)
+    _Echo.open.add(writer.transport)
+    writer.write(b"secret: " + await reader.readline())
+    await reader.read()
+    writer.close()
+    _Echo.open.discard(writer.transport)
+
+
+def test_openssl_starttls(pki: PKI, files: Path) -> None:
+    """openssl upgrades a connection to our stream server in mid-stream."""
+    program = _need("openssl")
+    context = pki.server_context()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    starting = start_server(lambda reader, writer: _smtp(reader, writer, context), "127.0.0.1", 0)
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
+    port = server.sockets[0].getsockname()[1]
+    command = [program, "s_client", "-starttls", "smtp", "-connect", f"127.0.0.1:{port}", "-CAfile", str(files / "ca.pem")]
+    output = _talk([*command, "-verify_return_error", "-servername", "localhost"], b"hello\n", b"secret: hello")
+    assert "Verify return code: 0 (ok)" in output
+    loop.call_soon_threadsafe(server.close)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
