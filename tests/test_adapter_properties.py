@@ -127,8 +127,10 @@ class Wire(asyncio.Transport):
 class Application(asyncio.Protocol):
     """Checks that it is called by the rules."""
 
-    def __init__(self, keep_open: bool) -> None:
+    def __init__(self, keep_open: bool, reactions: list[str]) -> None:
         self.keep_open = keep_open
+        #: what it does within data_received, one after the other
+        self.reactions = reactions
         self.transport: Any = None
         self.got = bytearray()
         self.sent = bytearray()
@@ -151,6 +153,18 @@ class Application(asyncio.Protocol):
         assert not self.transport.is_closing()
         assert self.transport.is_reading() or self.transport.wire.lost
         self.got += data
+        reaction = self.reactions.pop(0) if self.reactions else ""
+        if reaction == "pause":
+            self.transport.pause_reading()
+        elif reaction == "resume":
+            self.transport.pause_reading()
+            self.transport.resume_reading()
+        elif reaction in ("echo", "flood") and self.transport._connector.write_side.value == "open":
+            echo = bytes(data) * (1 if reaction == "echo" else 100)
+            self.transport.write(echo)
+            self.sent += echo
+        elif reaction == "write_eof":
+            self.transport.write_eof()
 
     def eof_received(self) -> bool:
         self._may_be_called()
@@ -176,8 +190,8 @@ class Application(asyncio.Protocol):
 class BufferedApplication(Application, asyncio.BufferedProtocol):
     """The same with a small buffer."""
 
-    def __init__(self, keep_open: bool) -> None:
-        super().__init__(keep_open)
+    def __init__(self, keep_open: bool, reactions: list[str]) -> None:
+        super().__init__(keep_open, reactions)
         self.buffer = bytearray(700)
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -204,13 +218,16 @@ _steps = st.lists(
 )
 
 
-async def _play(steps: Any, kinds: tuple[Any, Any], keep_open: tuple[bool, bool]) -> None:
+_reactions = st.lists(st.sampled_from(["", "pause", "pause", "resume", "echo", "flood", "write_eof"]), max_size=12)
+
+
+async def _play(steps: Any, kinds: tuple[Any, Any], keep_open: tuple[bool, bool], reactions: tuple[list[str], list[str]]) -> None:
     loop = asyncio.get_running_loop()
     problems: list[Any] = []
     loop.set_exception_handler(lambda _, context: problems.append(context))
     wires = Wire(loop), Wire(loop)
     wires[0].peer, wires[1].peer = wires[1], wires[0]
-    applications: list[Application] = [kind(keep) for kind, keep in zip(kinds, keep_open, strict=True)]
+    applications: list[Application] = [kind(keep, react) for kind, keep, react in zip(kinds, keep_open, reactions, strict=True)]
     wires[0].start(tls.TLSProtocol(loop, Connector(_CLIENT, server_hostname="localhost"), lambda: applications[0]))
     wires[1].start(tls.TLSProtocol(loop, Connector(_SERVER), lambda: applications[1]))
     for _ in range(20):
@@ -248,6 +265,8 @@ async def _play(steps: Any, kinds: tuple[Any, Any], keep_open: tuple[bool, bool]
             transport.resume_reading()
         quiet = 0
         while quiet < 3:
+            for transport in transports:
+                transport.resume_reading()
             before = [len(application.got) for application in applications]
             await asyncio.sleep(0)
             moved = wires[0].move(200_000) | wires[1].move(200_000)
@@ -276,10 +295,15 @@ async def _play(steps: Any, kinds: tuple[Any, Any], keep_open: tuple[bool, bool]
     assert problems == []
 
 
-@settings(max_examples=examples(150))
-@given(_steps, st.tuples(*[st.sampled_from([Application, BufferedApplication])] * 2), st.tuples(st.booleans(), st.booleans()))
-def test_asyncio(steps: Any, kinds: Any, keep_open: Any) -> None:
-    asyncio.run(_play(steps, kinds, keep_open))
+@settings(max_examples=examples(200))
+@given(
+    _steps,
+    st.tuples(*[st.sampled_from([Application, BufferedApplication])] * 2),
+    st.tuples(st.booleans(), st.booleans()),
+    st.tuples(_reactions, _reactions),
+)
+def test_asyncio(steps: Any, kinds: Any, keep_open: Any, reactions: Any) -> None:
+    asyncio.run(_play(steps, kinds, keep_open, reactions))
 
 
 # -- sockets ---------------------------------------------------------------------------------------------------------------------------
@@ -390,7 +414,7 @@ def test_a_damaged_segment_is_told_and_ends_it() -> None:
         loop = asyncio.get_running_loop()
         wires = Wire(loop), Wire(loop)
         wires[0].peer, wires[1].peer = wires[1], wires[0]
-        applications = [Application(True), Application(True)]
+        applications = [Application(True, []), Application(True, [])]
         waiters: list[Any] = [loop.create_future(), loop.create_future()]
         wires[0].start(tls.TLSProtocol(loop, Connector(_CLIENT, server_hostname="localhost"), lambda: applications[0], waiters[0]))
         wires[1].start(tls.TLSProtocol(loop, Connector(_SERVER), lambda: applications[1], waiters[1]))

@@ -17,12 +17,14 @@ from sslconnector import (
     ApiMisuse,
     CallbackError,
     ConfigurationError,
+    ConnectionAborted,
     HandshakeInterrupted,
     HandshakeTimeout,
     IdentityNeeded,
     Limits,
     NotTLSError,
     PeerError,
+    TruncationError,
 )
 from sslconnector import asyncio as tls
 from sslconnector.ssl_object import SSLObject
@@ -622,6 +624,51 @@ def test_a_peer_that_resets_after_close_is_no_error(pki: PKI, run: Any) -> None:
             await asyncio.sleep(0.05)
             client.reset()
             assert await asyncio.wait_for(server.lost, 5) is None
+            Stranger.close_all()
+
+    run(main)
+
+
+def test_who_closes_the_transport_below_is_told_apart_from_a_cut(pki: PKI, run: Any) -> None:
+    """As asyncio's Server.close_clients() does it: the peer has cut nothing."""
+
+    async def main() -> None:
+        async with Serving(pki, Recorder) as serving:
+            client = await serving.connect()
+            client.transport.write(b"x")
+            await serving.accepted.wait()
+            server = serving.protocols[0]
+            await server.until(1)
+            wire: Any = server.transport.wire
+            wire.close()
+            assert isinstance(await server.lost, ConnectionAborted)
+            assert isinstance(await client.lost, TruncationError)
+
+    run(main)
+
+
+def test_junk_after_close_notify_is_not_read_for_ever(pki: PKI, run: Any) -> None:
+    async def main() -> None:
+        async with Serving(pki, lambda: Recorder(keep_open=True)) as serving:
+            sent = 0
+
+            def flood() -> None:
+                nonlocal sent
+                client = Stranger.connect(serving.port, stranger_context(pki, server=False)).shake()
+                client.close_notify().flush()
+                client.sock.settimeout(0.5)
+                try:
+                    while sent < 100_000_000:
+                        sent += client.sock.send(bytes(65536))
+                except (TimeoutError, ConnectionError):
+                    pass
+
+            await asyncio.to_thread(flood)
+            assert sent < 50_000_000
+            server = serving.protocols[0]
+            server.transport.write(b"an answer")
+            server.transport.close()
+            await server.lost
             Stranger.close_all()
 
     run(main)

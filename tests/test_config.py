@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +12,21 @@ import pytest
 
 from sslconnector import (
     Alert,
+    ApiMisuse,
+    CertificateError,
     ClientConfig,
     ClientContext,
     ConfigurationError,
     Connector,
+    HandshakeInterrupted,
+    HandshakeTimeout,
     Limits,
     NegotiationError,
     PeerAlert,
     ServerConfig,
     ServerContext,
     TLSVersion,
+    TruncationError,
     TrustStore,
     keylog_from_environment,
 )
@@ -248,3 +256,43 @@ def test_system_trust_is_the_default(pki: PKI, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "ca.pem").write_bytes(pki.ca_pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     assert ClientContext().session_binding == ClientContext(trust=TrustStore.from_bytes(pki.ca_pem)).session_binding
+
+
+def test_time_outs_as_adapters_take_them() -> None:
+    limits = Limits(handshake_timeout=5.0)
+    assert limits.with_timeouts() is limits
+    changed = limits.with_timeouts(handshake=1, shutdown=2.5)
+    assert (changed.handshake_timeout, changed.close_flush_timeout) == (1, 2.5)
+    assert limits.with_timeouts(shutdown=2.5).handshake_timeout == 5.0
+    for value in (0, -1, True, "1", float("inf")):
+        with pytest.raises(ValueError, match="ssl_handshake_timeout should be a positive number of seconds"):
+            limits.with_timeouts(handshake=value)  # type: ignore[arg-type]
+
+
+def test_a_connection_with_limits_of_its_own(pki: PKI) -> None:
+    connector = Connector(pki.client_context(), server_hostname="localhost", limits=Limits(handshake_timeout=1))
+    assert connector.limits.handshake_timeout == 1
+    assert connector.get_timer(10.0) == 11.0
+    assert Connector(pki.server_context()).limits == Limits()
+    with pytest.raises(TypeError, match="limits must be a Limits object, not float"):
+        Connector(pki.server_context(), limits=1.0)  # type: ignore[arg-type]
+
+
+def test_errors_of_the_peers_are_the_ssl_modules_too() -> None:
+    error = CertificateError("refused", code=20, depth=1, reason="certificate verify failed")
+    assert isinstance(error, ssl.SSLCertVerificationError)
+    assert isinstance(error, ssl.CertificateError)
+    assert isinstance(error, ConnectionError)
+    for again in (error, error.again(), pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert str(again) == "refused"
+        assert isinstance(again, CertificateError)
+        assert (again.verify_code, again.verify_message) == (20, "refused")
+        assert (again.reason, again.library) == ("certificate verify failed", "SSL")
+    assert isinstance(TruncationError("cut"), ssl.SSLEOFError)
+    assert isinstance(HandshakeTimeout("late"), TimeoutError)
+    assert isinstance(HandshakeTimeout("late"), ConnectionAbortedError)
+    assert isinstance(HandshakeInterrupted("ended"), ConnectionResetError)
+    assert str(TruncationError()) == ""
+    # A program's own mistakes must not hide behind "except OSError" around its network calls.
+    assert not issubclass(ApiMisuse, OSError)
+    assert not issubclass(ConfigurationError, OSError)

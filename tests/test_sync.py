@@ -247,6 +247,24 @@ def test_abort_wakes_a_reader_in_another_thread(pki: PKI) -> None:
         assert errors
 
 
+def test_close_wakes_a_reader_in_another_thread(pki: PKI) -> None:
+    with pair(pki) as (client, _):
+        client.settimeout(None)
+        ended = threading.Event()
+
+        def read() -> None:
+            try:
+                client.recv()
+            except OSError:
+                pass
+            ended.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        time.sleep(0.1)
+        client.close()
+        assert ended.wait(5)
+
+
 def test_both_threads_begin_with_the_handshake(pki: PKI) -> None:
     left, right = socket.socketpair()
     client = wrap_socket(left, pki.client_context(), server_hostname="localhost", do_handshake_on_connect=False)

@@ -123,15 +123,16 @@ class TLSProtocol(asyncio.BufferedProtocol):
         return self._buffer[: self.connector.receive_window or _LINGER_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._ending:
-            self._discarded += nbytes
-            if self._discarded >= _LINGER_BYTES:
-                self._close_wire()
-            return
-        if nbytes <= self.connector.receive_window:
+        if not self._ending and nbytes <= self.connector.receive_window:
             self.connector.receive(self._buffer[:nbytes])
-        # Else it follows close_notify or a failure: for an open connection the wire is paused while the window is 0.
-        self._turn()
+            self._turn()
+            return
+        # It follows close_notify, a failure or the end: for an open connection the wire is paused while the window is 0.
+        self._discarded += nbytes
+        if self._ending and self._discarded >= _LINGER_BYTES:
+            self._close_wire()
+        else:
+            self._adjust_wire()
 
     def eof_received(self) -> bool:
         self._wire_ended = True
@@ -148,11 +149,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._cancel_waits()
         connector = self.connector
         in_handshake = connector.handshake_state is not HandshakeState.COMPLETED
-        if exc is not None and self._error is None and not self._flushed:
-            self._error = exc
-            if in_handshake and connector.failure is None:
-                self._error = HandshakeInterrupted(f"the connection was lost before the handshake was complete: {exc}")
-                self._error.__cause__ = exc
+        if self._error is None:
+            self._error = self._why_lost(exc, in_handshake)
         if not connector.finished:
             # What came before the end is delivered before the end is told, also to who had paused (F26).
             self.reading_paused = False
@@ -169,6 +167,20 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._report(error)
         if application is not None:
             application.connection_lost(error if isinstance(error, Exception) else None)
+
+    def _why_lost(self, exc: Exception | None, in_handshake: bool) -> BaseException | None:
+        """What the wire's end means; None: nothing, or what the connector will say of it."""
+        connector = self.connector
+        if exc is not None and not self._flushed:
+            if not in_handshake or connector.failure is not None:
+                return exc
+            error = HandshakeInterrupted(f"the connection was lost before the handshake was complete: {exc}")
+            error.__cause__ = exc
+            return error
+        if exc is None and not self._wire_ended and not in_handshake and not connector.finished and connector.failure is None:
+            # The peer's end would have been told by eof_received(): it was not the peer.
+            return ConnectionAborted("this side closed the transport below, not this one")
+        return None
 
     def pause_writing(self) -> None:
         if self.writing_paused is True:
@@ -408,9 +420,10 @@ class TLSProtocol(asyncio.BufferedProtocol):
         wire = self.wire
         if wire is None or wire.is_closing():
             return
-        # A connection that was half-closed by the peer still has to notice its end.
+        # After the peer's close_notify its end is still waited for, but not for what it sends instead.
         open_ = self.connector.read_side is ReadSide.OPEN
-        pause = self.reading_paused or (open_ and self.connector.receive_window == 0)
+        full = self.connector.receive_window == 0 if open_ else self._discarded >= _LINGER_BYTES
+        pause = self.reading_paused or full
         if pause != self._wire_paused:
             self._wire_paused = pause
             if pause:

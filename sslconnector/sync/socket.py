@@ -551,6 +551,9 @@ class TLSSocket(SSLObject):
             else:
                 self._linger()
         finally:
+            if self._reading.locked():
+                # Closing alone would not wake up who waits in another thread.
+                self._wire.end_all()
             self._wire.close()
 
     def _flush_for_close(self) -> None:
