@@ -373,6 +373,53 @@ def test_an_upgrade_while_paused_for_writing(pki: PKI, run: Any) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("around", ["nothing", "wait_for", "gather"])
+@pytest.mark.parametrize("ending", ["", "closed", "cut"])
+def test_data_with_the_upgrades_last_flight_is_not_answered_in_clear(pki: PKI, run: Any, around: str, ending: str) -> None:
+    """It is delivered when who awaits start_tls() has had the new transport, not before."""
+    context = stranger_context(pki, server=False, version="TLSv1.3")
+
+    class Answers(Recorder):
+        upgraded: Any = None
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            (self.upgraded or self.transport).write(b"answer to " + data)
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        transport, protocol = await tls.create_connection(lambda: Answers(keep_open=True), sock=left)
+
+        def talk() -> bytes:
+            client = Stranger(right, context).shake(flush=False).say(b"hello")
+            if ending == "closed":
+                client.close_notify()
+            client.flush()
+            if ending == "cut":
+                client.end_wire()
+            return client.hear(100)
+
+        talking = asyncio.ensure_future(asyncio.to_thread(talk))
+        upgrade = tls.start_tls(transport, protocol, pki.server_context())
+        if around == "wait_for":
+            protocol.upgraded = await asyncio.wait_for(upgrade, 10)
+        elif around == "gather":
+            (protocol.upgraded,) = await asyncio.gather(upgrade)
+        else:
+            protocol.upgraded = await upgrade
+        assert await talking == b"answer to hello"
+        if ending == "closed":
+            await asyncio.wait_for(protocol.eof.wait(), 5)
+        if ending == "cut":
+            assert isinstance(await protocol.lost, TruncationError)
+        else:
+            protocol.upgraded.abort()
+            await protocol.lost
+        right.close()
+
+    run(main)
+
+
 def test_an_upgrade_that_fails_is_told_to_the_protocol_too(pki: PKI, run: Any) -> None:
     async def main() -> None:
         client, client_protocol, server, server_protocol = await _plain_pair()

@@ -41,6 +41,10 @@ _READS_PER_TURN = 4
 # What an application may write during its turn before it is sent anyway: pause_writing() can then reach it.
 _UNSENT_BYTES = 65536
 
+# After an upgrade, turns of the loop before the first data is delivered. The application learns of its new transport when its
+# "await start_tls()" returns, one turn later, or some more with a wait_for() or a gather() around it; until then it would answer in clear.
+_TURNS_BEFORE_DATA = 4
+
 # One receive buffer for all connections of a loop: it is empty again before the next connection's turn.
 _receive_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = weakref.WeakKeyDictionary()
 
@@ -94,6 +98,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._discarded = 0
         self._wire_ended = False
         self._peer_closed = False
+        self._holding = False
         self._flushed = False
         self._in_turn = False
         self._unsent = 0
@@ -153,7 +158,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
             self._error = self._why_lost(exc, in_handshake)
         if not connector.finished:
             # What came before the end is delivered before the end is told, also to who had paused (F26).
-            self.reading_paused = False
+            self.reading_paused = self._holding = False
             connector.receive_eof()
             self._turn()
         application, transport = self.application, self.transport
@@ -256,7 +261,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
         try:
             if connector.events_pending:
                 self._take_events()
-            if connector.read_status is not ReadStatus.NEED_INPUT:
+            if connector.read_status is not ReadStatus.NEED_INPUT and not self._holding:
                 self._read()
             if self._peer_closed and not self.reading_paused:
                 self._peer_closed = False
@@ -329,7 +334,17 @@ class TLSProtocol(asyncio.BufferedProtocol):
             self._call(protocol.connection_made, self.transport)
             if self.writing_paused:
                 self._call(protocol.pause_writing)
+        else:
+            self._holding = True
+            self.loop.call_soon(self._release, _TURNS_BEFORE_DATA)
         self._report(None)
+
+    def _release(self, turns: int) -> None:
+        if turns:
+            self.loop.call_soon(self._release, turns - 1)
+        else:
+            self._holding = False
+            self._turn()
 
     def _tell_peer_closed(self) -> None:
         if self.application is None or self._closing:
