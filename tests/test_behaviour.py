@@ -98,6 +98,19 @@ def tls_stranger(pki: PKI, talk: Callable[[Stranger], None], version: str | None
     return lambda sock: talk(Stranger(sock, context, server_side=True).shake())
 
 
+def patient_stranger(pki: PKI) -> Callable[[socket.socket], None]:
+    """A server that shakes hands if the client stays, and does not mind if it goes."""
+    context = stranger_context(pki, server=True)
+
+    def handle(sock: socket.socket) -> None:
+        try:
+            Stranger(sock, context, server_side=True).shake().hear()
+        except (ssl.SSLError, ConnectionError):
+            pass
+
+    return handle
+
+
 def accepted_from(pki: PKI, listener: Any, version: str | None = None) -> tuple[Stranger, Stream]:
     """A client that is a stranger, connected to us."""
     client = Stranger.connect(listener.port, stranger_context(pki, server=False, version=version))
@@ -731,15 +744,8 @@ def _needs_cancellation(world: World) -> Any:
 def test_a_cancelled_connect_leaves_nothing(pki: PKI, world: World) -> None:
     """At every step; the server sees each of the connections end."""
     asynchronous = _needs_cancellation(world)
-    context, ours = stranger_context(pki, server=True), pki.client_context()
-
-    def handle(sock: socket.socket) -> None:
-        try:
-            Stranger(sock, context, server_side=True).shake().hear()
-        except (ssl.SSLError, ConnectionError):
-            pass
-
-    with serving(handle) as port:
+    ours = pki.client_context()
+    with serving(patient_stranger(pki)) as port:
         for steps in range(1000):
 
             async def connect() -> None:
@@ -754,15 +760,8 @@ def test_a_cancelled_connect_leaves_nothing(pki: PKI, world: World) -> None:
 
 def test_a_cancelled_upgrade_leaves_nothing(pki: PKI, world: World) -> None:
     asynchronous = _needs_cancellation(world)
-    context, ours = stranger_context(pki, server=True), pki.client_context()
-
-    def handle(sock: socket.socket) -> None:
-        try:
-            Stranger(sock, context, server_side=True).shake().hear()
-        except (ssl.SSLError, ConnectionError):
-            pass
-
-    with serving(handle) as port:
+    ours = pki.client_context()
+    with serving(patient_stranger(pki)) as port:
         for steps in range(1000):
             stream: Any = asynchronous.connect(port, None)
             done = asynchronous.cancelled(steps, lambda stream=stream: stream.inner.start_tls(ours, server_hostname="localhost"))

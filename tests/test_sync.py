@@ -28,6 +28,7 @@ from sslconnector import (
     HandshakeInterrupted,
     HandshakeTimeout,
     Limits,
+    PeerAlert,
     PeerError,
     TruncationError,
 )
@@ -427,6 +428,39 @@ def test_F27_close_tells_what_did_not_arrive(pki: PKI) -> None:
         with pytest.raises(CloseTimeout, match="data that was written before is lost"):
             client.close()
         assert client.fileno() == -1
+
+
+def test_F27_a_non_blocking_close_tells_it_too(pki: PKI) -> None:
+    with pair(pki) as (client, _):
+        client.settimeout(0)
+        client.sendall(bytes(5_000_000))
+        with pytest.raises(CloseTimeout, match=r"flush\(\) first"):
+            client.close()
+        assert client.fileno() == -1
+
+
+def test_the_alert_is_read_though_the_peer_takes_no_more(pki: PKI) -> None:
+    """The server refuses and shuts its side for reading; our part of the handshake cannot be sent any more."""
+    left, right = socket.socketpair()
+    client = wrap_socket(left, pki.client_context(), server_hostname="localhost", do_handshake_on_connect=False)
+    right.sendall(b"\x15\x03\x03\x00\x02\x02\x28")
+    right.shutdown(socket.SHUT_RD)
+    with pytest.raises(PeerAlert, match="handshake_failure"):
+        client.do_handshake()
+    client.abort()
+    right.close()
+
+
+def test_facts_while_another_thread_reads(pki: PKI) -> None:
+    with pair(pki) as (client, server):
+        reading = threading.Thread(target=client.recv)
+        reading.start()
+        for _ in range(20):
+            assert client.getpeercert(True) == client.get_verified_chain()[0]
+            assert len(client.get_channel_binding()) == 32
+        server.sendall(b"x")
+        reading.join(10)
+        assert client.session is not None
 
 
 def test_close_is_quiet_when_only_close_notify_is_lost(pki: PKI) -> None:

@@ -97,7 +97,10 @@ def wrap_socket(
         try:
             tls.do_handshake()
         except BaseException:
-            tls.close()
+            try:
+                tls.close()
+            except OSError:
+                pass  # the first error is the one that counts
             raise
     return tls
 
@@ -172,6 +175,12 @@ class TLSSocket(SSLObject):
                     continue
                 try:
                     self._flush(deadline)
+                except (TimeoutError, WantReadError, WantWriteError):
+                    raise
+                except OSError:
+                    # The peer takes no more. Perhaps it has said why: that is read next.
+                    pass
+                try:
                     self._fill(deadline)
                 except (TLSError, WantReadError, WantWriteError):
                     raise
@@ -540,7 +549,11 @@ class TLSSocket(SSLObject):
                     self.connector.abort()
             try:
                 self._flush_for_close()
-            except (TimeoutError, WantWriteError) as error:
+            except WantWriteError as error:
+                if unsent:
+                    message = "close() does not wait on a non-blocking socket, and data that was written before is lost: flush() first"
+                    raise CloseTimeout(message) from error
+            except TimeoutError as error:
                 if unsent:
                     limit = self.connector.limits.close_flush_timeout
                     message = f"after close() the peer took nothing for {limit:g} s; data that was written before is lost"
@@ -605,6 +618,26 @@ class TLSSocket(SSLObject):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    # -- facts that OpenSSL may be changing in another thread --------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session | None:
+        """A client's session to resume with later, or None while there is none."""
+        with self._lock:
+            return super().session
+
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
+        with self._lock:
+            return super().getpeercert(binary_form)
+
+    def get_verified_chain(self) -> list[bytes]:
+        with self._lock:
+            return super().get_verified_chain()
+
+    def get_channel_binding(self, cb_type: str = "tls-exporter") -> bytes:
+        with self._lock:
+            return super().get_channel_binding(cb_type)
 
     # -- what sockets have ---------------------------------------------------------------------------------------------------------
 
