@@ -63,6 +63,19 @@ class ServerContext:
     def __repr__(self) -> str:
         return f"<ServerContext, {len(self._policies)} hosts with their own policy>"
 
+    def check_identity_provider(self, provider: object) -> None:
+        """For adapters: whether they can answer ``IdentityNeeded`` where this context asks for it.
+
+        :raises ConfigurationError: when a policy has ``identity_on_demand`` and there is no provider.
+        :raises TypeError: when the provider cannot be called.
+        """
+        if provider is not None and not callable(provider):
+            raise TypeError(f"identity_provider must be callable, not {type(provider).__name__}")
+        if provider is None and any(config.identity_on_demand for config in (self.config, *self.config.hosts.values())):
+            raise ConfigurationError(
+                "the context has identity_on_demand: pass identity_provider=, a function that is given an IdentityNeeded event"
+            )
+
     def policy_for(self, hello: ClientHello) -> Policy:
         """The policy that holds for the name that a client asks for. Chosen once, before the TLS object is made (FAULTS F17)."""
         if hello.server_name is None:

@@ -40,7 +40,7 @@ def test_without_ssl_they_are_asyncios(run: Any) -> None:
     async def main() -> None:
         server = await tls.create_server(Echo, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        transport, client = await tls.create_connection(Recorder, "127.0.0.1", port)
+        transport, client = await tls.create_connection(Recorder, "127.0.0.1", port, ssl=False)
         assert not isinstance(transport, tls.TLSTransport)
         transport.write(b"in clear")
         await client.until(8)

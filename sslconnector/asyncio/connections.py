@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..connector import Connector
 from ..context import ClientContext, ServerContext
-from ..errors import ApiMisuse, ConfigurationError, HandshakeInterrupted
+from ..errors import ApiMisuse, HandshakeInterrupted
 from ..records import looks_like_tls
 from ..session import Session
 from .protocol import IdentityProvider, TLSProtocol, Waiter
@@ -34,7 +34,7 @@ async def create_connection(
 ) -> tuple[asyncio.Transport, _Protocol]:
     """Connects and shakes hands; like the loop's ``create_connection``.
 
-    :param ssl: the context; True for ``ClientContext()``. None connects in clear, as asyncio does.
+    :param ssl: the context; True for ``ClientContext()``. None or False connects in clear, as asyncio does.
     :param server_hostname: the name that the certificate must carry; ``host`` unless given.
     :param ssl_handshake_timeout: seconds for the handshake, from the connected socket on; None for ``Limits.handshake_timeout``.
     :param ssl_shutdown_timeout: seconds after ``close()`` without any byte being taken; None for ``Limits.close_flush_timeout``.
@@ -45,7 +45,7 @@ async def create_connection(
     :raises OSError: when there is no connection.
     """
     loop = asyncio.get_running_loop()
-    if ssl is None:
+    if ssl is None or ssl is False:
         _refuse_without_tls(server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, session)
         return await loop.create_connection(protocol_factory, host, port, **options)
     connector = _client(ssl, host if server_hostname is None else server_hostname, session, ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -66,7 +66,7 @@ async def create_unix_connection(
     """Connects to a UNIX socket and shakes hands; like the loop's ``create_unix_connection``. Parameters as in :func:`create_connection`;
     a verifying client needs ``server_hostname``."""
     loop = asyncio.get_running_loop()
-    if ssl is None:
+    if ssl is None or ssl is False:
         _refuse_without_tls(server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, session)
         return await loop.create_unix_connection(protocol_factory, path, **options)
     connector = _client(ssl, server_hostname, session, ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -163,7 +163,7 @@ async def start_tls(
     loop = asyncio.get_running_loop()
     limits = sslcontext.config.limits.with_timeouts(handshake=ssl_handshake_timeout, shutdown=ssl_shutdown_timeout)
     if isinstance(sslcontext, ServerContext):
-        _check_provider(sslcontext, identity_provider)
+        sslcontext.check_identity_provider(identity_provider)
     connector = Connector(sslcontext, server_hostname=server_hostname or None, session=session, limits=limits)
     left_over += _take_unread(protocol)
     waiter: Waiter = loop.create_future()
@@ -218,17 +218,10 @@ def _accepting(
     if not isinstance(context, ServerContext):
         hint = "; create_connection() takes those" if isinstance(context, ClientContext) else ""
         raise TypeError(f"ssl must be a sslconnector.ServerContext, not {type(context).__name__}{hint}")
-    _check_provider(context, identity_provider)
+    context.check_identity_provider(identity_provider)
     limits = context.config.limits.with_timeouts(handshake=handshake, shutdown=shutdown)
     loop = asyncio.get_running_loop()
     return lambda: TLSProtocol(loop, Connector(context, limits=limits), protocol_factory, identity_provider=identity_provider)
-
-
-def _check_provider(context: ServerContext, identity_provider: IdentityProvider | None) -> None:
-    if identity_provider is None and any(config.identity_on_demand for config in (context.config, *context.config.hosts.values())):
-        raise ConfigurationError("the context has identity_on_demand: pass identity_provider=, a function that is given an IdentityNeeded")
-    if identity_provider is not None and not callable(identity_provider):
-        raise TypeError(f"identity_provider must be callable, not {type(identity_provider).__name__}")
 
 
 async def _connect(

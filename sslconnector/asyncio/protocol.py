@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from ..connector import Connector
-from ..errors import ApiMisuse, CallbackError, CloseTimeout, ConnectionAborted, HandshakeInterrupted, TLSError
+from ..errors import ApiMisuse, CallbackError, CloseTimeout, ConnectionAborted, HandshakeInterrupted, HandshakeTimeout, TLSError
 from ..events import HandshakeCompleted, IdentityNeeded, PeerClosed
 from ..identity import Identity
 from ..limits import MAX_RECORD
@@ -457,7 +457,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._ending = True
         if self.transport is not None:
             self.transport.mark_closed()
-        if self._wire_ended or self.connector.read_side is ReadSide.CLOSED or not wire.can_write_eof():
+        silent = isinstance(failure, HandshakeTimeout)
+        if silent or self._wire_ended or self.connector.read_side is ReadSide.CLOSED or not wire.can_write_eof():
             # Nothing more comes that could cause a reset.
             wire.close()
         else:

@@ -28,7 +28,6 @@ from ..errors import (
     ApiMisuse,
     CallbackError,
     CloseTimeout,
-    ConfigurationError,
     ConnectionAborted,
     HandshakeInterrupted,
     HandshakeTimeout,
@@ -87,11 +86,7 @@ def wrap_socket(
         raise TypeError(f"left_over must be bytes, not {type(left_over).__name__}")
     connector = Connector(context, server_hostname=server_hostname, session=session)
     if isinstance(context, ServerContext):
-        on_demand = any(config.identity_on_demand for config in (context.config, *context.config.hosts.values()))
-        if on_demand and identity_provider is None:
-            raise ConfigurationError(
-                "the context has identity_on_demand: pass identity_provider=, a function that is given an IdentityNeeded"
-            )
+        context.check_identity_provider(identity_provider)
     tls = TLSSocket(wire_for(sock), connector, identity_provider, left_over)
     if do_handshake_on_connect and tls.gettimeout() != 0:
         try:
