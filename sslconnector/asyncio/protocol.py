@@ -308,6 +308,9 @@ class TLSProtocol(asyncio.BufferedProtocol):
             return
         try:
             count = self.connector.read_into(buffer)
+        except TLSError:
+            # Some of these are ValueErrors, too.
+            raise
         except (TypeError, ValueError) as error:
             # The application's buffer is no buffer, or empty.
             self._blame("get_buffer", error)
