@@ -25,11 +25,6 @@ _CUT = "TruncationError: the connection was cut"
 #: Differences by Python version; "all" holds for each.
 PINNED: dict[str, dict[str, Pin]] = {
     "all": {
-        "test_remote_shutdown_receives_trailing_data": Pin(
-            _CUT,
-            "Its second half has a server that sends FIN without close_notify. The server gets all the data, as the test wants; the reader "
-            "of the client then raises TruncationError, where asyncio's returns b'' as after an orderly end (FAULTS F05).",
-        ),
         "test_shutdown_timeout_handler_not_set": Pin(
             _CUT,
             "The server sends FIN without close_notify. All data is delivered after resume_reading(), as the test wants; connection_lost() "

@@ -208,8 +208,11 @@ class CertificateError(PeerError, ssl.SSLCertVerificationError):
         self.verify_message = message
 
 
-class TruncationError(PeerError, ssl.SSLEOFError):
-    """The wire ended without close_notify: what was read may be only a part of what the peer wrote (RFC 8446 section 6.1)."""
+class TruncationError(PeerError, ssl.SSLEOFError, ConnectionResetError):
+    """The wire ended without close_notify: what was read may be only a part of what the peer wrote (RFC 8446 section 6.1).
+
+    A ``ConnectionResetError`` too: whether somebody cuts a connection with a FIN or with a RST, what is missing is the same.
+    """
 
 
 class HandshakeInterrupted(PeerError, ConnectionResetError):

@@ -380,10 +380,22 @@ class Buffered(asyncio.BufferedProtocol):
         self.lost.set_result(exc)
 
 
-def test_buffered_protocols_are_decrypted_into_their_buffer(pki: PKI, run: Any) -> None:
+class Unclassed(asyncio.BaseProtocol):
+    """A buffered protocol by its calls alone."""
+
+    __init__ = Buffered.__init__
+    connection_made = Buffered.connection_made
+    get_buffer = Buffered.get_buffer
+    buffer_updated = Buffered.buffer_updated
+    eof_received = Buffered.eof_received
+    connection_lost = Buffered.connection_lost
+
+
+@pytest.mark.parametrize("kind", [Buffered, Unclassed])
+def test_buffered_protocols_are_decrypted_into_their_buffer(pki: PKI, run: Any, kind: Any) -> None:
     async def main() -> None:
         async with Serving(pki) as serving:
-            client: Any = await serving.connect(Buffered)  # type: ignore[arg-type]
+            client: Any = await serving.connect(kind)
             client.transport.write(bytes(range(256)) * 1000)
             while len(client.data) < 256_000:
                 await asyncio.sleep(0.01)

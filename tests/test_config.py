@@ -289,6 +289,7 @@ def test_errors_of_the_peers_are_the_ssl_modules_too() -> None:
         assert (again.verify_code, again.verify_message) == (20, "refused")
         assert (again.reason, again.library) == ("certificate verify failed", "SSL")
     assert isinstance(TruncationError("cut"), ssl.SSLEOFError)
+    assert isinstance(TruncationError("cut"), ConnectionResetError)
     assert isinstance(HandshakeTimeout("late"), TimeoutError)
     assert isinstance(HandshakeTimeout("late"), ConnectionAbortedError)
     assert isinstance(HandshakeInterrupted("ended"), ConnectionResetError)

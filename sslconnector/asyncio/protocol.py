@@ -58,6 +58,13 @@ def _receive_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
     return buffer
 
 
+def _is_buffered(application: Any) -> bool:
+    """Whether it has the calls of a buffered protocol; like uvloop, we do not insist on the class."""
+    if isinstance(application, asyncio.BufferedProtocol):
+        return True
+    return not isinstance(application, asyncio.Protocol) and hasattr(application, "get_buffer")
+
+
 class TLSProtocol(asyncio.BufferedProtocol):
     """The wire's protocol.
 
@@ -295,14 +302,14 @@ class TLSProtocol(asyncio.BufferedProtocol):
             reads += 1
             # Looked up each time: what is called may set another protocol.
             application = self.application
-            if isinstance(application, asyncio.BufferedProtocol) and connector.failure is None:
+            if _is_buffered(application) and connector.failure is None:
                 self._read_buffered(application)
             elif (data := connector.read()) and application is not None and not self._closing:
                 self._call(application.data_received, data)
         if connector.events_pending:
             self._take_events()
 
-    def _read_buffered(self, application: asyncio.BufferedProtocol) -> None:
+    def _read_buffered(self, application: Any) -> None:
         buffer: Any = self._call(application.get_buffer, -1)
         if buffer is None:
             return

@@ -110,7 +110,12 @@ class _Buffered(_Application, asyncio.BufferedProtocol):
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self.buffer[:nbytes]))
+        super().data_received(bytes(self.buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        # In clear, uvloop takes what is both kinds of protocol for the other kind.
+        assert not isinstance(self.transport, tls.TLSTransport), "a buffered protocol is decrypted into its buffer"
+        super().data_received(data)
 
 
 class ProtocolWorld(AsyncioWorld):
