@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-__all__ = ["MAX_PLAINTEXT", "MAX_RECORD", "RECORD_HEADER", "Limits"]
+__all__ = ["LINGER_BYTES", "LINGER_SECONDS", "MAX_PLAINTEXT", "MAX_RECORD", "RECORD_HEADER", "Limits"]
 
 #: bytes of a record's header (RFC 8446 section 5.1)
 RECORD_HEADER = 5
@@ -14,6 +14,12 @@ RECORD_HEADER = 5
 MAX_PLAINTEXT = 16384
 #: most bytes of one record on the wire, header included (TLS 1.2's larger expansion, RFC 5246 section 6.2.3)
 MAX_RECORD = RECORD_HEADER + MAX_PLAINTEXT + 2048
+
+#: At the end an adapter shuts the wire for writing and discards what still comes for so many seconds, or so many bytes of it, or until the
+#: peer ends it too. Closing at once would make the kernel answer late input with a reset, and the reset destroys what the peer has not read
+#: yet: the alert that explains a failure, or the last data (FAULTS F29, F30: a server's tickets are enough for it).
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

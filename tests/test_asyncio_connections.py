@@ -481,10 +481,7 @@ def test_a_client_hello_right_behind_starttls_is_taken(pki: PKI, run: Any) -> No
         reader = tls.StreamReader()
         transport, protocol = await tls.create_connection(lambda: tls.StreamReaderProtocol(reader), sock=left)
         writer = tls.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
-        client = Stranger.__new__(Stranger)
-        client.sock, client.incoming, client.outgoing = right, ssl.MemoryBIO(), ssl.MemoryBIO()
-        right.settimeout(10)
-        client.tls = context.wrap_bio(client.incoming, client.outgoing, False, "localhost")
+        client = Stranger(right, context)
         with pytest.raises(ssl.SSLWantReadError):
             client.tls.do_handshake()
         right.sendall(b"STARTTLS\r\n" + client.outgoing.read())
@@ -510,10 +507,7 @@ def test_left_over_of_any_size(pki: PKI, run: Any) -> None:
     async def main() -> None:
         left, right = socket.socketpair()
         transport, protocol = await tls.create_connection(Recorder, sock=left)
-        client = Stranger.__new__(Stranger)
-        client.sock, client.incoming, client.outgoing = right, ssl.MemoryBIO(), ssl.MemoryBIO()
-        right.settimeout(10)
-        client.tls = context.wrap_bio(client.incoming, client.outgoing, False, "localhost")
+        client = Stranger(right, context)
         shaking = asyncio.ensure_future(asyncio.to_thread(client.shake))
         await protocol.until(5)
         first = bytes(protocol.data)

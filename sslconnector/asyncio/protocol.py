@@ -19,7 +19,7 @@ from ..connector import Connector
 from ..errors import ApiMisuse, CallbackError, CloseTimeout, ConnectionAborted, HandshakeInterrupted, HandshakeTimeout, TLSError
 from ..events import HandshakeCompleted, IdentityNeeded, PeerClosed
 from ..identity import Identity
-from ..limits import MAX_RECORD
+from ..limits import LINGER_BYTES, LINGER_SECONDS, MAX_RECORD
 from ..states import HandshakeState, ReadSide, ReadStatus
 from .transport import TLSTransport
 
@@ -31,11 +31,6 @@ _log = logging.getLogger(__name__)
 IdentityProvider = Callable[[IdentityNeeded], Identity | Awaitable[Identity]]
 Waiter = asyncio.Future[tuple[TLSTransport, Any]]
 
-# At the end the wire is shut for writing, and what still comes is discarded for so long, or so much of it, or until the peer ends it
-# too. Closing at once would make the kernel answer late input with a reset, and the reset destroys what the peer has not read yet: the
-# alert that explains a failure, or the last data (FAULTS F29, F30: a server's tickets are enough for it).
-_LINGER_SECONDS = 1.0
-_LINGER_BYTES = 65536
 # Reads in one turn before the loop gets to serve others (F32).
 _READS_PER_TURN = 4
 # What an application may write during its turn before it is sent anyway: pause_writing() can then reach it.
@@ -132,7 +127,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._turn()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer[: self.connector.receive_window or _LINGER_BYTES]
+        return self._buffer[: self.connector.receive_window or LINGER_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._ending and nbytes <= self.connector.receive_window:
@@ -141,7 +136,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
             return
         # It follows close_notify, a failure or the end: for an open connection the wire is paused while the window is 0.
         self._discarded += nbytes
-        if self._ending and self._discarded >= _LINGER_BYTES:
+        if self._ending and self._discarded >= LINGER_BYTES:
             self._close_wire()
         else:
             self._adjust_wire()
@@ -447,7 +442,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
             return
         # After the peer's close_notify its end is still waited for, but not for what it sends instead.
         open_ = self.connector.read_side is ReadSide.OPEN
-        full = self.connector.receive_window == 0 if open_ else self._discarded >= _LINGER_BYTES
+        full = self.connector.receive_window == 0 if open_ else self._discarded >= LINGER_BYTES
         pause = self.reading_paused or full
         if pause != self._wire_paused:
             self._wire_paused = pause
@@ -485,12 +480,12 @@ class TLSProtocol(asyncio.BufferedProtocol):
     def _wait_for_flush(self, before: int, seconds: float) -> None:
         """The loop's transport flushes as long as it takes; ours gives up when nothing moves (F33), and lingers when all is out."""
         if before:
-            delay = min(_LINGER_SECONDS, self.connector.limits.close_flush_timeout / 3)
+            delay = min(LINGER_SECONDS, self.connector.limits.close_flush_timeout / 3)
             self._end_timer = self.loop.call_later(delay, self._flush_due, before, seconds + delay)
         else:
             # All is out: what happens to the wire from now on is nobody's loss.
             self._flushed = True
-            self._end_timer = self.loop.call_later(_LINGER_SECONDS, self._close_wire)
+            self._end_timer = self.loop.call_later(LINGER_SECONDS, self._close_wire)
 
     def _flush_due(self, before: int, stuck: float) -> None:
         wire = self.wire

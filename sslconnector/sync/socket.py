@@ -3,10 +3,10 @@
 The adapter loop of ``connector.py`` for code that waits. Each call moves plaintext in or out of the connector and, when that needs it,
 ciphertext between the connector and the wire.
 
-Three locks, so that one thread can read while another writes: one for the connector, held for the length of a call into it and never while
-anything waits; one for whoever takes ciphertext and sends it, so that it leaves in order (FAULTS F22); and one for each direction of the
-application's data. The reading side never waits for the second: what it has to send (an alert, an answer to a KeyUpdate) goes out
-with what the writing side sends, or as soon as the wire takes it.
+Locks let one thread read while another writes: one for the connector, held for the length of a call into it and never while anything
+waits; one for whoever takes ciphertext and sends it, so that it leaves in order (FAULTS F22); one for each direction of the application's
+data; and one for the handshake, which needs both. The reading side never waits for the sender's: what it has to send (an alert, an answer
+to a KeyUpdate) goes out with what the writing side sends, or as soon as the wire takes it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ..errors import (
 )
 from ..events import IdentityNeeded
 from ..identity import Identity
+from ..limits import LINGER_BYTES, LINGER_SECONDS
 from ..session import Session
 from ..ssl_object import SSLObject
 from ..states import HandshakeState, ReadSide, ReadStatus
@@ -49,9 +50,6 @@ _Taken = TypeVar("_Taken", bytes, int)
 
 # Plaintext that one step of send() takes: large enough for the cost of a call not to count, small enough to wait in memory.
 _PIECE = 262144
-# After close(), the wire lingers for so long, or so many bytes, so that what was sent arrives (FAULTS F29, F30).
-_LINGER_SECONDS = 1.0
-_LINGER_BYTES = 65536
 _COMPLETED, _OPEN, _MORE = HandshakeState.COMPLETED, ReadSide.OPEN, ReadStatus.MORE
 
 
@@ -591,8 +589,8 @@ class TLSSocket(SSLObject):
             return
         if isinstance(connector.failure, ConnectionAborted | HandshakeTimeout):
             return
-        end = time.monotonic() + (0 if wire.get_timeout() == 0 else _LINGER_SECONDS)
-        left = _LINGER_BYTES
+        end = time.monotonic() + (0 if wire.get_timeout() == 0 else LINGER_SECONDS)
+        left = LINGER_BYTES
         try:
             wire.end_writing()
             while left > 0:
