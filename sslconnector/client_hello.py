@@ -10,6 +10,7 @@ Reading is lenient: what does not parse is handed to OpenSSL as it came, which a
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -29,6 +30,8 @@ _SCHEMES: dict[str, frozenset[int]] = {
     "ed448": frozenset({0x0808}),
 }
 _EXT_SERVER_NAME, _EXT_SIGNATURE_ALGORITHMS, _EXT_ALPN = 0, 13, 16
+_WANTED = frozenset((_EXT_SERVER_NAME, _EXT_SIGNATURE_ALGORITHMS, _EXT_ALPN))
+_extension = struct.Struct("!HH").unpack_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class ClientHelloReader:
                     return ClientHello()
                 self.size = 4 + int.from_bytes(message[1:4], "big")
                 if len(message) >= self.size:
-                    return _parse(memoryview(message)[4 : self.size])
+                    return _parse(bytes(message[4 : self.size]))
 
 
 def _key_kind(key: object) -> str:
@@ -101,10 +104,10 @@ def _key_kind(key: object) -> str:
     return "ed25519" if isinstance(key, ed25519.Ed25519PrivateKey) else "ed448"
 
 
-def _parse(body: memoryview) -> ClientHello:
+def _parse(body: bytes) -> ClientHello:
     try:
-        return _parse_body(_Reader(body))
-    except (_Malformed, UnicodeDecodeError):
+        return _parse_body(body)
+    except (_Malformed, UnicodeDecodeError, struct.error):
         return ClientHello()
 
 
@@ -112,49 +115,47 @@ class _Malformed(Exception):
     pass
 
 
-class _Reader:
-    """Length-prefixed fields (RFC 8446 section 3.4)."""
-
-    def __init__(self, data: memoryview) -> None:
-        self.data = data
-
-    def take(self, size: int) -> memoryview:
-        if len(self.data) < size:
-            raise _Malformed
-        taken, self.data = self.data[:size], self.data[size:]
-        return taken
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def vector(self, prefix: int) -> _Reader:
-        return _Reader(self.take(self.number(prefix)))
+def _content(data: bytes, at: int, prefix: int) -> tuple[int, int]:
+    """Where the field at ``at`` begins and ends, whose length stands before it in ``prefix`` bytes (RFC 8446 section 3.4)."""
+    begin = at + prefix
+    end = begin + int.from_bytes(data[at:begin], "big")
+    if end > len(data) or begin > len(data):
+        raise _Malformed
+    return begin, end
 
 
-def _parse_body(hello: _Reader) -> ClientHello:
-    hello.take(2 + 32)  # legacy_version, random
-    hello.vector(1)  # legacy_session_id
-    hello.vector(2)  # cipher_suites
-    hello.vector(1)  # legacy_compression_methods
-    if not hello.data:
+def _parse_body(body: bytes) -> ClientHello:
+    _, at = _content(body, 2 + 32, 1)  # legacy_session_id, after legacy_version and random
+    _, at = _content(body, at, 2)  # cipher_suites
+    _, at = _content(body, at, 1)  # legacy_compression_methods
+    if at == len(body):
         return ClientHello()
+    at, end = _content(body, at, 2)
+    found: dict[int, bytes] = {}
+    while at < end:
+        kind, size = _extension(body, at)
+        at += 4
+        if at + size > end:
+            raise _Malformed
+        if kind in _WANTED:
+            found[kind] = body[at : at + size]
+        at += size
     server_name: str | None = None
     alpn: list[str] = []
-    schemes: list[int] = []
-    extensions = hello.vector(2)
-    while extensions.data:
-        kind = extensions.number(2)
-        content = extensions.vector(2)
-        if kind == _EXT_SERVER_NAME:
-            names = content.vector(2)
-            if names.number(1) == 0:  # host_name
-                server_name = bytes(names.vector(2).data).decode("ascii").removesuffix(".").lower()
-        elif kind == _EXT_ALPN:
-            protocols = content.vector(2)
-            while protocols.data:
-                alpn.append(bytes(protocols.vector(1).data).decode("utf-8", "backslashreplace"))
-        elif kind == _EXT_SIGNATURE_ALGORITHMS:
-            listed = content.vector(2)
-            while listed.data:
-                schemes.append(listed.number(2))
-    return ClientHello(server_name, tuple(alpn), tuple(schemes))
+    schemes: tuple[int, ...] = ()
+    if (content := found.get(_EXT_SERVER_NAME)) is not None:
+        begin, end = _content(content, 0, 2)
+        if content[begin : begin + 1] == b"\0":  # host_name
+            begin, end = _content(content[:end], begin + 1, 2)
+            server_name = content[begin:end].decode("ascii").removesuffix(".").lower()
+        elif begin == end:
+            raise _Malformed
+    if (content := found.get(_EXT_ALPN)) is not None:
+        at, end = _content(content, 0, 2)
+        while at < end:
+            begin, at = _content(content[:end], at, 1)
+            alpn.append(content[begin:at].decode("utf-8", "backslashreplace"))
+    if (content := found.get(_EXT_SIGNATURE_ALGORITHMS)) is not None:
+        begin, end = _content(content, 0, 2)
+        schemes = struct.unpack(f"!{(end - begin + 1) // 2}H", content[begin:end])
+    return ClientHello(server_name, tuple(alpn), schemes)

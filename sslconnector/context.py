@@ -141,10 +141,11 @@ class Policy:
             if hello.server_name is not None and self.config.unknown_name == "refuse":
                 return None
             candidates = list(range(len(shown)))
-        for position in candidates:
-            identity, context = shown[position]
-            if hello.accepts(identity):
-                return context
+        if len(candidates) > 1:
+            for position in candidates:
+                identity, context = shown[position]
+                if hello.accepts(identity):
+                    return context
         return shown[candidates[0]][1]
 
 

@@ -27,6 +27,9 @@ class Timer(enum.Enum):
     #: without traffic in the meantime, memory is given back
     MEMORY = "release_memory_after"
 
+    # Enum's own is a Python call for every look-up.
+    __hash__ = object.__hash__
+
 
 class Timers:
     """The wanted timers of one connection and their due times."""
@@ -64,7 +67,7 @@ class Timers:
         earliest: float | None = None
         for timer, due in self._due.items():
             if due is None:
-                due = self._due[timer] = now + float(getattr(self._limits, timer.value))
+                due = self._due[timer] = now + float(getattr(self._limits, timer._value_))
             if earliest is None or due < earliest:
                 earliest = due
         return earliest
