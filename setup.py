@@ -2,4 +2,13 @@
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("sslconnector._engine._pump", ["sslconnector/_engine/_pump.c"], optional=True)])
+setup(
+    ext_modules=[
+        Extension(
+            "sslconnector._engine._pump",
+            ["sslconnector/_engine/_pump.c", "sslconnector/_engine/_lane.c"],
+            depends=["sslconnector/_engine/_pump.h"],
+            optional=True,
+        )
+    ]
+)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _engine
 from ._engine import Engine, EngineFailure, Outcome, explain
@@ -57,6 +57,9 @@ from .records import RecordWalker
 from .session import Session
 from .states import HandshakeState, ReadSide, ReadStatus, Statistics, WriteSide
 from .timers import Timer, Timers
+
+if TYPE_CHECKING:
+    from ._engine import Lane
 
 __all__ = ["Connector"]
 
@@ -108,6 +111,7 @@ class Connector(Facts):
         "_grown",
         "_handshake_state",
         "_key_limits_reported",
+        "_lane",
         "_name",
         "_opening",
         "_plaintext_read",
@@ -138,6 +142,7 @@ class Connector(Facts):
         "context",
         "events_pending",
         "limits",
+        "memory_timer",
         "read_status",
         "receive_window",
     )
@@ -219,8 +224,12 @@ class Connector(Facts):
         self._timers = Timers(self.limits)
         self._timers.start(Timer.HANDSHAKE)
         self._grown = False
+        #: Whether memory is given back by way of ``get_timer``. An adapter with many connections sets it to False and makes one sweep over
+        #: all that are ``grown``.
+        self.memory_timer = True
         self._traffic_mark = 0
         self._key_limits_reported: frozenset[str] = frozenset()
+        self._lane: Lane | None = None
 
         self._plaintext_read = self._plaintext_written = 0
         self._ciphertext_received = self._ciphertext_sent = 0
@@ -304,13 +313,13 @@ class Connector(Facts):
     def finished(self) -> bool:
         """Whether the transport can be closed: both sides are closed, or this side was closed with ``close()`` and has waited for the
         peer's close_notify, or failed; and everything for the peer has been taken."""
-        if self._failure is not None:
-            return self.bytes_to_send == 0
-        if self._write_side is not WriteSide.CLOSED or self.bytes_to_send:
-            return False
-        if self._read_side is not ReadSide.OPEN:
-            return True
-        return self._closing and (self._waited or self._eof or not self.limits.close_wait_timeout)
+        if self._failure is None:
+            if self._write_side is not WriteSide.CLOSED:
+                return False
+            waits = self._read_side is ReadSide.OPEN
+            if waits and not (self._closing and (self._waited or self._eof or not self.limits.close_wait_timeout)):
+                return False
+        return self.bytes_to_send == 0
 
     # -- ciphertext in -------------------------------------------------------------------------------------------------------------
 
@@ -795,9 +804,17 @@ class Connector(Facts):
                 self._closing = self._booked_output = True
                 self._close_write()
                 if self._failure is None:
-                    self._timers.start(Timer.FLUSH if self._pending_output() else Timer.WAIT)
+                    if self._pending_output():
+                        self._timers.start(Timer.FLUSH)
+                    else:
+                        self._wait_for_peer()
             finally:
                 self._leave()
+
+    def _wait_for_peer(self) -> None:
+        """After ``close()`` and the flush: the peer's close_notify, if it is to be waited for."""
+        if self._read_side is ReadSide.OPEN and self.limits.close_wait_timeout:
+            self._timers.start(Timer.WAIT)
 
     def abort(self) -> None:
         """Gives the connection up. What was not encrypted yet is dropped; a fatal alert goes into the output, so that the peer does not
@@ -901,7 +918,7 @@ class Connector(Facts):
         if Timer.FLUSH in self._timers:
             if empty:
                 self._timers.stop(Timer.FLUSH)
-                self._timers.start(Timer.WAIT)
+                self._wait_for_peer()
             elif size:
                 self._timers.start(Timer.FLUSH)
         self._booked_output = bool(self._chunks or self._tickets_held or self._closing)
@@ -977,8 +994,23 @@ class Connector(Facts):
     def _note_growth(self) -> None:
         if not self._grown:
             self._grown = True
-            self._traffic_mark = self._ciphertext_received + self._plaintext_written
-            self._timers.start(Timer.MEMORY)
+            if self.memory_timer:
+                self._traffic_mark = self._ciphertext_received + self._plaintext_written
+                self._timers.start(Timer.MEMORY)
+
+    @property
+    def grown(self) -> bool:
+        """Whether OpenSSL's buffers have grown: ``release_memory`` is worth it when the connection has fallen quiet."""
+        return self._grown
+
+    @property
+    def bytes_moved(self) -> int:
+        """Ciphertext received and plaintext written so far, to find out whether the connection has fallen quiet."""
+        moved = self._ciphertext_received + self._plaintext_written
+        if self._lane is not None:
+            counts = self._lane.counts()
+            moved += counts[0] + counts[3]
+        return moved
 
     def release_memory(self) -> bool:
         """Gives back the memory that OpenSSL's buffers grew to, now instead of after ``Limits.release_memory_after``.
@@ -1018,14 +1050,89 @@ class Connector(Facts):
     @property
     def statistics(self) -> Statistics:
         """Counts since the connection was made."""
+        received, sent, read, written, records_read, records_written = self._lane.counts() if self._lane is not None else (0,) * 6
         return Statistics(
-            self._plaintext_read,
-            self._plaintext_written,
-            self._ciphertext_received,
-            self._ciphertext_sent,
-            self._records_read,
-            self._records_written,
+            self._plaintext_read + read,
+            self._plaintext_written + written,
+            self._ciphertext_received + received,
+            self._ciphertext_sent + sent,
+            self._records_read + records_read,
+            self._records_written + records_written,
         )
+
+    # -- the compiled lane ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def lane_type(self) -> Callable[..., Lane] | None:
+        """What does whole turns over a socket in C, where the twin has it. For the adapters."""
+        return self._engine_type.lane_type
+
+    def lend(self, lane: Lane, deliver: Callable[[Any], Any], get_buffer: Callable[[int], Any] | None) -> bool:
+        """Lends the data flows to a lane, if nothing but plain data is going on. Call nothing that moves data until ``take_back``.
+
+        :param deliver: gets the bytes; with ``get_buffer``, the number of bytes that were written to its buffer.
+        :returns: whether it was lent.
+        """
+        if (
+            not self._flowing
+            or not self._writable
+            or self._booked_output
+            or self._useless
+            or self.events_pending
+            or self._timers.changed
+            or self._busy
+        ):
+            return False
+        engine: Any = self._engine
+        left = self._records_per_key - max(self._records_read, self._records_written)
+        if engine.records or left <= 0:
+            return False
+        lane.lend(
+            engine, deliver, get_buffer, self._walker.border, self._records_per_read, self.limits.receive_buffer, left, not self._grown
+        )
+        self._lane = lane
+        return True
+
+    def take_back(self) -> None:
+        """Takes the data flows back; books what the lane did."""
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
+        counts, self._walker.border = lane.take_back()
+        self._ciphertext_received += counts[0]
+        self._ciphertext_sent += counts[1]
+        self._plaintext_read += counts[2]
+        self._plaintext_written += counts[3]
+        self._records_read += counts[4]
+        self._records_written += counts[5]
+        if self._flowing:
+            engine: Engine = self._engine  # type: ignore[assignment]
+            held = engine.input_pending() if engine.records else 0
+            self.receive_window = max(0, self.limits.receive_buffer - held)
+        self._update_read_status()
+        for direction, records in (("read", self._records_read), ("write", self._records_written)):
+            if records >= self._records_per_key:
+                self._report_key_limit(direction, records)  # type: ignore[arg-type]
+
+    def lane_stopped(self, before: int, got: int) -> None:
+        """A lane's decryption met something else than data; it had ``before`` records and got so many bytes. After ``take_back``."""
+        engine = self._engine
+        assert engine is not None
+        self._enter("lane_stopped")
+        try:
+            self._after_decryption(engine, before, got)
+            self._update_read_status()
+        finally:
+            self._leave()
+
+    def lane_grown(self) -> None:
+        """A lane moved so much that OpenSSL's buffers are worth shrinking later."""
+        self._note_growth()
+
+    def lane_write_failed(self) -> None:
+        """A lane could not encrypt. After ``take_back``."""
+        assert self._engine is not None
+        self._fail(self._explain(self._engine.write_failed()))
 
     # -- order ---------------------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,16 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-__all__ = ["LINGER_BYTES", "LINGER_SECONDS", "MAX_PLAINTEXT", "MAX_RECORD", "RECORD_HEADER", "Limits"]
+__all__ = [
+    "LINGER_BYTES",
+    "LINGER_SECONDS",
+    "MAX_PLAINTEXT",
+    "MAX_RECORD",
+    "MOST_UNSENT",
+    "READS_PER_TURN",
+    "RECORD_HEADER",
+    "Limits",
+]
 
 #: bytes of a record's header (RFC 8446 section 5.1)
 RECORD_HEADER = 5
@@ -20,6 +29,11 @@ MAX_RECORD = RECORD_HEADER + MAX_PLAINTEXT + 2048
 #: yet: the alert that explains a failure, or the last data (FAULTS F29, F30: a server's tickets are enough for it).
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 65536
+
+#: Reads in one turn of a connection, before the loop gets to serve others (F32).
+READS_PER_TURN = 4
+#: What an application may write during its turn before it is sent anyway: then pause_writing() can reach it.
+MOST_UNSENT = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +52,7 @@ class Limits:
     #: the first application data.
     ticket_delay: float = 0.25
     #: Memory that a burst made OpenSSL's buffers take is given back after so long without traffic (F34).
-    release_memory_after: float = 1.0
+    release_memory_after: float = 0.1
     #: Most ciphertext that is taken and not yet decrypted: what one ``receive`` may bring (F08). Four whole records.
     receive_buffer: int = 4 * MAX_RECORD
     #: Most plaintext that waits for the handshake to complete.

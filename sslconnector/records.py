@@ -34,6 +34,16 @@ class RecordWalker:
         """Bytes that came of the record the stream stands in."""
         return self._size - self._missing if self._missing else len(self._header)
 
+    @property
+    def border(self) -> tuple[bytes, int, int]:
+        """Where the stream stands, for another walker: the part of a header, the record's size, how much of it is missing."""
+        return self._header, self._size, self._missing
+
+    @border.setter
+    def border(self, value: tuple[bytes, int, int]) -> None:
+        self._header, self._size, self._missing = value
+        self.inside = bool(self._header or self._missing)
+
     def walk(self, data: bytes | memoryview) -> int:
         """How many records ``data`` completes. Keeps at most four bytes of it."""
         size = len(data)

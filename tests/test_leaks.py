@@ -46,7 +46,7 @@ class Asyncio:
     def __init__(self, pki: PKI) -> None:
         self.good = pki.client_context()
         self.bad = pki.client_context(trust=pki.other_trust)
-        self.server_context = pki.server_context(limits=Limits(handshake_timeout=0.3))
+        self.server_context = pki.server_context(limits=Limits(handshake_timeout=0.8))
 
     async def start(self) -> None:
         class Echo(asyncio.Protocol):

@@ -7,13 +7,21 @@ or the one that the environment variable ``SSLCONNECTOR_ENGINE`` names.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, TypeAlias
 
 from .binding import openssl_version
 from .contexts import EngineContext, client_context, server_context
 from .direct import DirectEngine
 from .engine import Engine, EngineFailure, Outcome
 from .explain import explain
+from .lane import DirectLane
 from .public import PublicEngine
+
+if TYPE_CHECKING:
+    from . import _pump
+    from ._pump import EpollSet
+
+    Lane: TypeAlias = DirectLane | _pump.Lane
 
 __all__ = [
     "ENGINES",
@@ -23,6 +31,7 @@ __all__ = [
     "Outcome",
     "client_context",
     "default_engine",
+    "epoll_set",
     "explain",
     "openssl_version",
     "server_context",
@@ -49,3 +58,6 @@ def _choose(name: str | None) -> type[Engine]:
 
 #: what new connections use
 default_engine: type[Engine] = _choose(os.environ.get("SSLCONNECTOR_ENGINE"))
+
+#: the compiled twin's epoll set, where it is used; adapters have one in Python
+epoll_set: type[EpollSet] | None = getattr(default_engine, "epoll_set", None)

@@ -4,49 +4,22 @@
  * same OpenSSL as everything else. The GIL is released around each run of OpenSSL's functions; a Pump is used by one thread at a time,
  * which the connector sees to.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_pump.h"
+
 #include <structmember.h>
 
-#define SCRATCH_SIZE 65536
-#define SLICE 65536
+OpenSSL openssl;
+PyObject *outcome_data;
 
-#if defined(_MSC_VER)
-#define THREAD_LOCAL __declspec(thread)
-#else
-#define THREAD_LOCAL _Thread_local
-#endif
-
-static int (*ssl_read)(void *, void *, int);
-static int (*ssl_write)(void *, const void *, int);
-static int (*ssl_pending)(const void *);
-static int (*bio_read)(void *, void *, int);
-static int (*bio_write)(void *, const void *, int);
-static unsigned long (*err_peek_error)(void);
-static void (*err_clear_error)(void);
-
-/* Outcome.DATA; the other outcomes are for Python to tell apart. */
-static PyObject *outcome_data;
 static PyObject *name_stopped;
 static PyObject *name_write_failed;
 
 static THREAD_LOCAL char scratch[SCRATCH_SIZE];
 
-typedef struct {
-    PyObject_HEAD
-    void *ssl;
-    void *rbio;
-    void *wbio;
-    /* whole records that were fed and not decrypted */
-    Py_ssize_t records;
-    /* why the last decryption stopped */
-    PyObject *outcome;
-} Pump;
-
 static int
 is_ready(Pump *self)
 {
-    if (self->ssl != NULL && ssl_read != NULL)
+    if (self->ssl != NULL && openssl.ssl_read != NULL)
         return 1;
     PyErr_SetString(PyExc_RuntimeError, "the pump is not attached");
     return 0;
@@ -86,15 +59,14 @@ pump_feed(Pump *self, PyObject *const *args, Py_ssize_t count)
     if (!argument_count("feed", count, 2) || !is_ready(self) || PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    bio_write(self->rbio, data.buf, (int)data.len);
+    openssl.bio_write(self->rbio, data.buf, (int)data.len);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&data);
     Py_RETURN_NONE;
 }
 
-/* Decrypts at most budget whole records into target. Returns the number of bytes, or -1 with an exception. */
-static Py_ssize_t
-decrypt(Pump *self, char *target, Py_ssize_t size, Py_ssize_t budget)
+Py_ssize_t
+pump_decrypt(Pump *self, char *target, Py_ssize_t size, Py_ssize_t budget, int *last)
 {
     Py_ssize_t left = self->records < budget ? self->records : budget;
     Py_ssize_t kept = self->records - left;
@@ -102,24 +74,29 @@ decrypt(Pump *self, char *target, Py_ssize_t size, Py_ssize_t budget)
     int result = 1;
     if (size > INT_MAX)
         size = INT_MAX;
-    Py_BEGIN_ALLOW_THREADS
-    if (err_peek_error())
-        err_clear_error();
+    if (openssl.err_peek_error())
+        openssl.err_clear_error();
     while (left > 0) {
-        result = ssl_read(self->ssl, target + got, (int)(size - got));
+        result = openssl.ssl_read(self->ssl, target + got, (int)(size - got));
         left--;
         if (result <= 0)
             break;
         got += result;
         if (got == size) {
             /* A full buffer: the rest of the record, if there is one, comes with the next call. */
-            if (ssl_pending(self->ssl) > 0)
+            if (openssl.ssl_pending(self->ssl) > 0)
                 left++;
             break;
         }
     }
-    Py_END_ALLOW_THREADS
     self->records = kept + left;
+    *last = result;
+    return got;
+}
+
+int
+pump_note_outcome(Pump *self, int result)
+{
     PyObject *outcome;
     if (result > 0) {
         outcome = outcome_data;
@@ -131,7 +108,19 @@ decrypt(Pump *self, char *target, Py_ssize_t size, Py_ssize_t budget)
             return -1;
     }
     Py_XSETREF(self->outcome, outcome);
-    return got;
+    return 0;
+}
+
+/* The same with the GIL released. Returns the number of bytes, or -1 with an exception. */
+static Py_ssize_t
+decrypt(Pump *self, char *target, Py_ssize_t size, Py_ssize_t budget)
+{
+    Py_ssize_t got;
+    int result;
+    Py_BEGIN_ALLOW_THREADS
+    got = pump_decrypt(self, target, size, budget, &result);
+    Py_END_ALLOW_THREADS
+    return pump_note_outcome(self, result) < 0 ? -1 : got;
 }
 
 /* decrypt_into(buffer, budget) -> int */
@@ -186,9 +175,9 @@ pump_encrypt(Pump *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     int result;
     Py_BEGIN_ALLOW_THREADS
-    if (err_peek_error())
-        err_clear_error();
-    result = ssl_write(self->ssl, data.buf, (int)data.len);
+    if (openssl.err_peek_error())
+        openssl.err_clear_error();
+    result = openssl.ssl_write(self->ssl, data.buf, (int)data.len);
     Py_END_ALLOW_THREADS
     int whole = result == (int)data.len;
     PyBuffer_Release(&data);
@@ -218,15 +207,15 @@ pump_encrypt_slices(Pump *self, PyObject *const *args, Py_ssize_t count)
     Py_ssize_t done = 0, filled = 0;
     int whole = 1;
     Py_BEGIN_ALLOW_THREADS
-    if (err_peek_error())
-        err_clear_error();
+    if (openssl.err_peek_error())
+        openssl.err_clear_error();
     while (done < data.len && whole) {
         int part = data.len - done > SLICE ? SLICE : (int)(data.len - done);
-        whole = ssl_write(self->ssl, (const char *)data.buf + done, part) == part;
+        whole = openssl.ssl_write(self->ssl, (const char *)data.buf + done, part) == part;
         done += part;
         while (filled < room) {
             Py_ssize_t space = room - filled;
-            int taken = bio_read(self->wbio, out + filled, space > INT_MAX ? INT_MAX : (int)space);
+            int taken = openssl.bio_read(self->wbio, out + filled, space > INT_MAX ? INT_MAX : (int)space);
             if (taken <= 0)
                 break;
             filled += taken;
@@ -248,12 +237,12 @@ pump_drain(Pump *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_ready(self))
         return NULL;
-    int got = bio_read(self->wbio, scratch, SCRATCH_SIZE);
+    int got = openssl.bio_read(self->wbio, scratch, SCRATCH_SIZE);
     if (got <= 0)
         return PyBytes_FromStringAndSize(NULL, 0);
     PyObject *data = PyBytes_FromStringAndSize(scratch, got);
     while (data != NULL && got == SCRATCH_SIZE) {
-        got = bio_read(self->wbio, scratch, SCRATCH_SIZE);
+        got = openssl.bio_read(self->wbio, scratch, SCRATCH_SIZE);
         if (got <= 0)
             break;
         PyBytes_ConcatAndDel(&data, PyBytes_FromStringAndSize(scratch, got));
@@ -314,13 +303,13 @@ module_setup(PyObject *Py_UNUSED(module), PyObject *args)
         const char *name;
         void **place;
     } wanted[] = {
-        {"SSL_read", (void **)&ssl_read},
-        {"SSL_write", (void **)&ssl_write},
-        {"SSL_pending", (void **)&ssl_pending},
-        {"BIO_read", (void **)&bio_read},
-        {"BIO_write", (void **)&bio_write},
-        {"ERR_peek_error", (void **)&err_peek_error},
-        {"ERR_clear_error", (void **)&err_clear_error},
+        {"SSL_read", (void **)&openssl.ssl_read},
+        {"SSL_write", (void **)&openssl.ssl_write},
+        {"SSL_pending", (void **)&openssl.ssl_pending},
+        {"BIO_read", (void **)&openssl.bio_read},
+        {"BIO_write", (void **)&openssl.bio_write},
+        {"ERR_peek_error", (void **)&openssl.err_peek_error},
+        {"ERR_clear_error", (void **)&openssl.err_clear_error},
     };
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         PyObject *address = PyDict_GetItemString(addresses, wanted[i].name);
@@ -358,7 +347,8 @@ PyInit__pump(void)
     name_stopped = PyUnicode_InternFromString("_stopped");
     name_write_failed = PyUnicode_InternFromString("_write_failed");
     PyObject *type = PyType_FromSpec(&pump_spec);
-    if (name_stopped == NULL || name_write_failed == NULL || type == NULL || PyModule_AddObject(module, "Pump", type) < 0) {
+    if (name_stopped == NULL || name_write_failed == NULL || type == NULL || PyModule_AddObject(module, "Pump", type) < 0 ||
+        add_lane_types(module, (PyTypeObject *)type) < 0) {
         Py_XDECREF(type);
         Py_DECREF(module);
         return NULL;

@@ -31,6 +31,9 @@ class CompiledEngine(_pump.Pump, DirectFlows):
     __slots__ = tuple(name for name in SLOTS if name not in ("records", "outcome"))
 
     name = "compiled"
+    # Not on Windows.
+    lane_type = getattr(_pump, "Lane", None)
+    epoll_set = getattr(_pump, "EpollSet", None)
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

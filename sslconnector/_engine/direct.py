@@ -13,6 +13,7 @@ from ..buffers import SCRATCH_SIZE, scratch, writable_view
 from ..limits import MAX_PLAINTEXT
 from .binding import clear_errors, ffi, lib, take_errors
 from .engine import SLICE, SLOTS, Engine, EngineFailure, Outcome
+from .lane import DirectLane
 
 __all__ = ["DirectEngine", "DirectFlows"]
 
@@ -32,7 +33,8 @@ _OVERHEAD = 256
 
 class _Scratch(threading.local):
     def __init__(self) -> None:
-        self.chars = _from_buffer(_CHARS, scratch(), True)
+        # The memory itself: the collector may clear a view that is pinned, at the interpreter's end.
+        self.chars = _from_buffer(_CHARS, scratch().obj, True)
 
 
 _scratch = _Scratch()
@@ -77,6 +79,7 @@ class DirectEngine(DirectFlows):
     __slots__ = SLOTS
 
     name = "direct"
+    lane_type = DirectLane
 
     def feed(self, data: bytes | memoryview, size: int) -> None:
         if type(data) is not bytes:

@@ -36,6 +36,10 @@ from . import callbacks
 from .binding import OpenSSLError, clear_errors, ffi, lib, take_errors
 from .contexts import EngineContext
 
+if TYPE_CHECKING:
+    from . import _pump
+    from .lane import DirectLane
+
 __all__ = ["SLICE", "SLOTS", "Engine", "EngineFailure", "Outcome"]
 
 #: Larger writes are encrypted so many bytes at a time and drained in between: the out BIO stays that small, whatever is written.
@@ -102,6 +106,8 @@ class Engine:
 
     #: what tests and reports call the twin
     name = "none"
+    #: does plain turns over a socket in the shortest way (lane.py)
+    lane_type: type[DirectLane] | type[_pump.Lane] | None = None
 
     def __init__(self, context: EngineContext, verify_hook: Callable[[tuple[x509.Certificate, ...]], bool | None] | None) -> None:
         #: last fatal alert in each direction
@@ -258,6 +264,10 @@ class Engine:
     def encrypt(self, data: bytes | memoryview, size: int) -> None:
         """Encrypts ``data``, at most SLICE bytes, into the output."""
         raise NotImplementedError
+
+    def write_failed(self) -> EngineFailure:
+        """Why ``encrypt`` failed, when it was called elsewhere."""
+        return EngineFailure(take_errors())
 
     def encrypt_large(self, data: bytes | memoryview, size: int) -> memoryview:
         """Encrypts ``data`` of any size. Returns the output, with all that was there before."""

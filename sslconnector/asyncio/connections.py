@@ -13,6 +13,7 @@ from ..records import looks_like_tls
 from ..session import Session
 from .protocol import IdentityProvider, TLSProtocol, Waiter
 from .transport import TLSTransport
+from .wire import SocketServer, has_sockets, take_over
 
 __all__ = ["create_connection", "create_server", "create_unix_connection", "create_unix_server", "start_tls"]
 
@@ -97,8 +98,11 @@ async def create_server(
     :raises ConfigurationError: when the context needs an ``identity_provider`` and there is none.
     """
     loop = asyncio.get_running_loop()
-    factory = _accepting(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, identity_provider)
-    return await loop.create_server(factory, host, port, **options)
+    if ssl is None:
+        _refuse_without_tls(None, ssl_handshake_timeout, ssl_shutdown_timeout, None)
+        return await loop.create_server(protocol_factory, host, port, **options)
+    make_protocol = _accepting(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, identity_provider)
+    return await _serve(make_protocol, lambda factory, **more: loop.create_server(factory, host, port, **more), options)
 
 
 async def create_unix_server(
@@ -113,8 +117,11 @@ async def create_unix_server(
 ) -> asyncio.Server:
     """Listens on a UNIX socket; like the loop's ``create_unix_server``. Parameters as in :func:`create_server`."""
     loop = asyncio.get_running_loop()
-    factory = _accepting(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, identity_provider)
-    return await loop.create_unix_server(factory, path, **options)
+    if ssl is None:
+        _refuse_without_tls(None, ssl_handshake_timeout, ssl_shutdown_timeout, None)
+        return await loop.create_unix_server(protocol_factory, path, **options)
+    make_protocol = _accepting(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, identity_provider)
+    return await _serve(make_protocol, lambda factory, **more: loop.create_unix_server(factory, path, **more), options)
 
 
 async def start_tls(
@@ -206,15 +213,12 @@ def _refuse_without_tls(name: str | None, handshake: float | None, shutdown: flo
 
 def _accepting(
     protocol_factory: _Factory,
-    context: ServerContext | None,
+    context: ServerContext,
     handshake: float | None,
     shutdown: float | None,
     identity_provider: IdentityProvider | None,
-) -> _Factory:
-    """The factory to give to the loop: makes a wire's protocol for each accepted connection."""
-    if context is None:
-        _refuse_without_tls(None, handshake, shutdown, None)
-        return protocol_factory
+) -> Callable[[], TLSProtocol]:
+    """Makes a wire's protocol for each accepted connection."""
     if not isinstance(context, ServerContext):
         hint = "; create_connection() takes those" if isinstance(context, ClientContext) else ""
         raise TypeError(f"ssl must be a sslconnector.ServerContext, not {type(context).__name__}{hint}")
@@ -225,12 +229,27 @@ def _accepting(
 
 
 async def _connect(
-    connector: Connector, protocol_factory: Callable[[], _Protocol], connect: Callable[[Callable[[], TLSProtocol]], Awaitable[Any]]
+    connector: Connector, protocol_factory: Callable[[], _Protocol], connect: Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[Any]]
 ) -> tuple[TLSTransport, _Protocol]:
     loop = asyncio.get_running_loop()
     waiter: Waiter = loop.create_future()
     tls = TLSProtocol(loop, connector, protocol_factory, waiter)
-    return await _finish(tls, waiter, connect(lambda: tls))
+    return await _finish(tls, waiter, connect(lambda: take_over(loop, tls)))
+
+
+async def _serve(
+    make_protocol: Callable[[], TLSProtocol], listen: Callable[..., Awaitable[asyncio.Server]], options: dict[str, Any]
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if not has_sockets(loop):
+        return await listen(make_protocol, **options)
+    serving = options.pop("start_serving", True)
+    # The loop looks up, checks, binds and cleans up; it never listens.
+    below = await listen(asyncio.Protocol, start_serving=False, **options)
+    server = SocketServer(loop, below, make_protocol, options.get("backlog", 100))
+    if serving:
+        await server.start_serving()
+    return server
 
 
 async def _finish(tls: TLSProtocol, waiter: Waiter, connecting: Awaitable[Any]) -> tuple[TLSTransport, Any]:

@@ -11,17 +11,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import socket
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..connector import Connector
 from ..errors import ApiMisuse, CallbackError, CloseTimeout, ConnectionAborted, HandshakeInterrupted, HandshakeTimeout, TLSError
 from ..events import HandshakeCompleted, IdentityNeeded, PeerClosed
 from ..identity import Identity
-from ..limits import LINGER_BYTES, LINGER_SECONDS, MAX_RECORD
+from ..limits import LINGER_BYTES, LINGER_SECONDS, MAX_RECORD, MOST_UNSENT, READS_PER_TURN
 from ..states import HandshakeState, ReadSide, ReadStatus
+from .sweeper import sweeper_of
 from .transport import TLSTransport
+
+if TYPE_CHECKING:
+    from .._engine import Lane
 
 __all__ = ["IdentityProvider", "TLSProtocol", "Waiter"]
 
@@ -31,10 +36,6 @@ _log = logging.getLogger(__name__)
 IdentityProvider = Callable[[IdentityNeeded], Identity | Awaitable[Identity]]
 Waiter = asyncio.Future[tuple[TLSTransport, Any]]
 
-# Reads in one turn before the loop gets to serve others (F32).
-_READS_PER_TURN = 4
-# What an application may write during its turn before it is sent anyway: pause_writing() can then reach it.
-_UNSENT_BYTES = 65536
 
 # After an upgrade, turns of the loop before the first data is delivered. The application learns of its new transport when its
 # "await start_tls()" returns, one turn later, or some more with a wait_for() or a gather() around it; until then it would answer in clear.
@@ -110,6 +111,12 @@ class TLSProtocol(asyncio.BufferedProtocol):
         #: Whether the application was told pause_writing(). None: before an upgrade the wire told it itself, or not.
         self.writing_paused: bool | None = None if application is not None else False
         self._error: BaseException | None = None
+        # What does plain turns in C, if the wire is a socket and the twin is compiled; and whether it has the connection now.
+        self._lane: Lane | None = None
+        self._lent = False
+        # Its buffers have grown, and the sweeper of the loop knows it.
+        connector.memory_timer = False
+        self._swept = False
 
     # -- the wire calls ------------------------------------------------------------------------------------------------------------
 
@@ -142,6 +149,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
             self._adjust_wire()
 
     def eof_received(self) -> bool:
+        self._leave_lane()
         self._wire_ended = True
         if self._ending:
             # Both directions of the wire are done, once what is in its buffer has left.
@@ -152,7 +160,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.wire = None
+        self._leave_lane()
+        self.wire = self._lane = None
         self._cancel_waits()
         connector = self.connector
         in_handshake = connector.handshake_state is not HandshakeState.COMPLETED
@@ -210,15 +219,17 @@ class TLSProtocol(asyncio.BufferedProtocol):
 
         :param size: how much the application has just written.
         """
+        self._leave_lane()
         if not self._in_turn:
             self._turn()
             return
         self._unsent += size
-        if self._unsent > _UNSENT_BYTES:
+        if self._unsent > MOST_UNSENT:
             self._send()
 
     def set_reading(self, on: bool) -> None:
         """Pauses or resumes delivery to the application."""
+        self._leave_lane()
         if self.reading_paused is on:
             self.reading_paused = not on
             if on:
@@ -228,6 +239,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Closes in the orderly way; what was written goes out first. In the handshake there is no orderly way."""
+        self._leave_lane()
         if self.connector.handshake_state is HandshakeState.COMPLETED:
             self.reading_paused = False
             self.connector.close()
@@ -237,6 +249,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
 
     def abort(self, error: BaseException | None) -> None:
         """Gives up at once."""
+        self._leave_lane()
         self._error = self._error or error
         self.connector.abort()
         # uvloop tells nobody that a transport is lost whose create_connection() was cancelled: then nothing else would end these.
@@ -256,6 +269,8 @@ class TLSProtocol(asyncio.BufferedProtocol):
         self._turn()
 
     def _turn(self) -> None:
+        if self._lent:
+            self._leave_lane()
         if self._in_turn:
             return
         self._in_turn = True
@@ -275,10 +290,14 @@ class TLSProtocol(asyncio.BufferedProtocol):
             self._send()
         if connector.timer_changed:
             self._arm_timer()
+        if connector.grown and not self._swept:
+            self._await_sweep()
         if connector.failure is not None or connector.finished:
             self._end()
         else:
             self._adjust_wire()
+            if self._lane is not None:
+                self._lend()
 
     def _send(self) -> None:
         self._unsent = 0
@@ -291,7 +310,7 @@ class TLSProtocol(asyncio.BufferedProtocol):
         connector = self.connector
         reads = 0
         while connector.read_status is ReadStatus.MORE and not self.reading_paused:
-            if reads == _READS_PER_TURN and self.wire is not None:
+            if reads == READS_PER_TURN and self.wire is not None:
                 self._schedule_turn()
                 break
             reads += 1
@@ -388,6 +407,92 @@ class TLSProtocol(asyncio.BufferedProtocol):
         if self._error is None and not isinstance(error, ConnectionAborted):
             self._error = error.with_traceback(None)
 
+    # -- the lane ------------------------------------------------------------------------------------------------------------------
+
+    def lane_for(self, wire: asyncio.Transport, sock: socket.socket) -> Lane | None:
+        """What does plain turns of ``wire``, a socket, in C; None where the twin has no such thing."""
+        lane_type = self.connector.lane_type
+        if lane_type is None:
+            return None
+        self.transport = transport = self.transport or TLSTransport(self)
+        self._lane = lane = lane_type(sock, wire, self, transport.write)
+        transport.write = lane.write  # type: ignore[method-assign, assignment]
+        return lane
+
+    def _lend(self) -> None:
+        """Plain turns are the lane's from now on, until something else comes."""
+        application, lane = self.application, self._lane
+        if lane is None or application is None or self._wire_paused or self._holding or self._peer_closed or self._closing:
+            return
+        if _is_buffered(application):
+            self._lent = self.connector.lend(lane, application.buffer_updated, application.get_buffer)
+        else:
+            self._lent = self.connector.lend(lane, application.data_received, None)
+
+    def _leave_lane(self) -> None:
+        """What happens next happens here. If it is within a turn of the lane's, the lane calls ``lane_left`` at its end."""
+        if self._lent:
+            self._lent = False
+            assert self._lane is not None
+            self._in_turn = self._lane.in_turn
+            self.connector.take_back()
+
+    def set_application(self, application: asyncio.BaseProtocol) -> None:
+        """Another protocol gets what comes from now on."""
+        self._leave_lane()
+        self.application = application
+        if not self._in_turn:
+            self._lend()
+
+    def lane_left(self) -> None:
+        """A turn that the lane began goes on here."""
+        self._leave_lane()
+        self._in_turn = False
+        self._turn()
+
+    def lane_stopped(self, stopped: tuple[Any, int, int, bool]) -> None:
+        """A read of the lane's met something that is not data; ``lane_left`` follows."""
+        data, got, before, buffered = stopped
+        self._leave_lane()
+        self.connector.lane_stopped(before, got)
+        if got and self.application is not None and not self._closing:
+            self._call(self.application.buffer_updated if buffered else self.application.data_received, data)
+
+    def lane_raised(self, error: BaseException) -> None:
+        """The application raised; ``lane_left`` follows."""
+        self._leave_lane()
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            self._in_turn = False
+            raise error
+        self._blame("buffer_updated" if _is_buffered(self.application) else "data_received", error)
+
+    def lane_grown(self) -> None:
+        """OpenSSL's buffers have grown: they shrink later."""
+        self.connector.lane_grown()
+        if not self._swept:
+            self._await_sweep()
+
+    def _await_sweep(self) -> None:
+        seconds = self.connector.limits.release_memory_after
+        if self.wire is not None and seconds:
+            self._swept = True
+            sweeper_of(self.loop, seconds).add(self)
+
+    def shrink(self) -> bool:
+        """Gives OpenSSL's buffers back. False: there is something in them."""
+        self._leave_lane()
+        done = self.connector.release_memory()
+        self._swept = not done
+        if not self._in_turn:
+            self._lend()
+        return done
+
+    def lane_write_failed(self) -> None:
+        """OpenSSL could not encrypt."""
+        self._leave_lane()
+        self.connector.lane_write_failed()
+        self._turn()
+
     # -- identities ----------------------------------------------------------------------------------------------------------------
 
     def _ask_for_identity(self, event: IdentityNeeded) -> None:
@@ -416,10 +521,14 @@ class TLSProtocol(asyncio.BufferedProtocol):
     # -- time and the end ----------------------------------------------------------------------------------------------------------
 
     def _arm_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         due = self.connector.get_timer(self.loop.time())
+        timer = self._timer
+        if timer is not None:
+            if due is not None and timer.when() <= due:
+                # It comes earlier, and then looks again: cheaper than another one.
+                return
+            timer.cancel()
+            self._timer = None
         if due is not None and self.wire is not None:
             self._timer = self.loop.call_at(due, self._timer_due)
 
@@ -428,12 +537,18 @@ class TLSProtocol(asyncio.BufferedProtocol):
             if handle is not None:
                 handle.cancel()
         self._timer = self._end_timer = self._identity_task = None
+        if self._swept:
+            self._swept = False
+            sweeper_of(self.loop, self.connector.limits.release_memory_after).discard(self)
 
     def _timer_due(self) -> None:
         self._timer = None
+        self._leave_lane()
         # The loop's clock may be a little coarse; what it called is due.
         self.connector.handle_timer(self.loop.time() + 0.01)
         self._turn()
+        if self._timer is None:
+            self._arm_timer()
 
     def _adjust_wire(self) -> None:
         """Reads from the wire exactly while the connector takes something and the application wants it."""

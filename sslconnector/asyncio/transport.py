@@ -138,12 +138,14 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     def mark_closed(self) -> None:
         """The connection has ended, whoever ended it."""
         self._lost = True
+        # A lane's, if there was one.
+        self.__dict__.pop("write", None)
 
     # -- facts ---------------------------------------------------------------------------------------------------------------------
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Another protocol gets the data from now on. It is not told ``connection_made``."""
-        self._protocol.application = protocol
+        self._protocol.set_application(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """The protocol that gets the data."""
