@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test soak bench docs format lint types check clean
+.PHONY: demo test soak bench bench-engine docs format lint types check clean
 
 demo: $(VENV)/.harness
 	$(BIN)/sslconnector echo-test $(ARGS)
@@ -17,7 +17,12 @@ soak: $(VENV)/.test
 	$(BIN)/python -m pytest --hypothesis-profile=soak -o timeout=3600 $(ARGS)
 	$(BIN)/sslconnector echo-test --connections 2000 --duration 60
 
-bench: $(VENV)/.test
+# All peers in one run: about half an hour; ARGS=--quick takes less than two minutes. Needs Linux, a C compiler and OpenSSL's headers.
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/compare.py $(ARGS)
+
+# The engine alone, in memory.
+bench-engine: $(VENV)/.bench
 	$(BIN)/python benchmarks/engine.py $(ARGS)
 
 docs: $(VENV)/.dev
@@ -38,12 +43,13 @@ types: $(VENV)/.dev
 check: lint types test docs
 
 clean:
-	rm -rf $(VENV) docs/_build build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) docs/_build build bench-results *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.harness: EXTRA = harness,uvloop
 $(VENV)/.test: EXTRA = test
 $(VENV)/.dev: EXTRA = dev
-$(VENV)/.harness $(VENV)/.test $(VENV)/.dev: pyproject.toml
+$(VENV)/.bench: EXTRA = bench
+$(VENV)/.harness $(VENV)/.test $(VENV)/.bench $(VENV)/.dev: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sslconnector needs Python 3.11 or newer; say which: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
