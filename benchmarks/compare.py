@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,6 @@ class Row:
     unit: str = "message"
     figure: str = "cpu_us"
     plain: bool = True
-    pinned: bool = True
 
 
 @dataclass
@@ -272,22 +272,36 @@ def measure(workshop: Workshop, running: Running, server: Server, row: Row, seco
     return sample, figures["busy"]
 
 
-def start_all(workshop: Workshop, servers: list[Server], results: Results) -> Iterator[tuple[Server, Running]]:
-    for server in servers:
-        if server.newer and workshop.newer is None:
-            results.skipped[server.name] = "no newer OpenSSL: psycopg-binary is not installed"
-            continue
-        try:
-            running = Running(workshop, server, pinned=True)
-        except (OSError, RuntimeError) as error:
-            results.skipped[server.name] = str(error)
-            continue
-        results.openssl[server.name] = running.openssl if not server.plain else "none"
-        yield server, running
+def start(workshop: Workshop, server: Server, results: Results, *, pinned: bool) -> Running | None:
+    """The server's process; None, and a reason in the results, where there can be none."""
+    if server.newer and workshop.newer is None:
+        results.skipped[server.name] = "no newer OpenSSL: psycopg-binary is not installed"
+        return None
+    try:
+        running = Running(workshop, server, pinned=pinned)
+    except (OSError, RuntimeError) as error:
+        results.skipped[server.name] = str(error)
+        return None
+    results.openssl[server.name] = running.openssl if not server.plain else "none"
+    return running
+
+
+def measure_alone(workshop: Workshop, server: Server, row: Row, results: Results, take: Callable[[Running], dict[str, float]]) -> None:
+    """One sample of a server that runs for it alone."""
+    running = start(workshop, server, results, pinned=False)
+    if running is None:
+        return
+    try:
+        results.add(row.title, server.name, take(running))
+    except (OSError, RuntimeError) as error:
+        results.skipped[f"{server.name}, {row.title}"] = str(error)
+    finally:
+        running.stop()
 
 
 def run_loads(workshop: Workshop, servers: list[Server], rows: list[Row], results: Results, rounds: int, seconds: float) -> None:
-    all_running = dict(start_all(workshop, servers, results))
+    started = {server: start(workshop, server, results, pinned=True) for server in servers}
+    all_running = {server: running for server, running in started.items() if running is not None}
     try:
         for number in range(rounds):
             for row in rows:
@@ -310,34 +324,27 @@ def run_loads(workshop: Workshop, servers: list[Server], rows: list[Row], result
 
 def run_latency(workshop: Workshop, servers: list[Server], results: Results, rounds: int, seconds: float) -> Row:
     """64 connections that each send 50 messages a second, on a schedule, while handshakes arrive at random."""
-    row = Row("latency", "64 connections, 500 handshakes a second beside them", "echo", {}, figure="p99_us", pinned=False)
+    row = Row("latency", "64 connections, 500 handshakes a second beside them", "echo", {}, figure="p99_us")
+
+    def take(running: Running) -> dict[str, float]:
+        options = {"connections": 200, "rate": 500, "seconds": seconds + 1.5}
+        beside = load(workshop, "handshake", running.port, pinned=False, polite=True, **options)
+        time.sleep(0.4)
+        client = load(workshop, "echo", running.port, pinned=False, connections=64, size=64, interval=20000, seconds=seconds)
+        figures, cpu = counted(running, client)
+        shaken, errors = beside.communicate()
+        if beside.returncode:
+            raise RuntimeError(errors.strip())
+        handshakes = json.loads(shaken.splitlines()[-1])
+        sample = {"p50_us": figures["p50_us"], "p99_us": figures["p99_us"], "cpu_us": cpu / figures["messages"] * 1e6}
+        sample.update(per_second=handshakes["messages"] / handshakes["seconds"], client_busy=figures["busy"])
+        return sample
+
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}: {row.title}", flush=True)
         for server in servers:
-            if server.plain or (server.newer and workshop.newer is None):
-                continue
-            try:
-                running = Running(workshop, server, pinned=False)
-            except (OSError, RuntimeError) as error:
-                results.skipped[server.name] = str(error)
-                continue
-            try:
-                options = {"connections": 200, "rate": 500, "seconds": seconds + 1.5}
-                beside = load(workshop, "handshake", running.port, pinned=False, polite=True, **options)
-                time.sleep(0.4)
-                client = load(workshop, "echo", running.port, pinned=False, connections=64, size=64, interval=20000, seconds=seconds)
-                figures, cpu = counted(running, client)
-                shaken, errors = beside.communicate()
-                if beside.returncode:
-                    raise RuntimeError(errors.strip())
-                handshakes = json.loads(shaken.splitlines()[-1])
-                sample = {"p50_us": figures["p50_us"], "p99_us": figures["p99_us"], "cpu_us": cpu / figures["messages"] * 1e6}
-                sample.update(per_second=handshakes["messages"] / handshakes["seconds"], client_busy=figures["busy"])
-                results.add(row.title, server.name, sample)
-            except (OSError, RuntimeError) as error:
-                results.skipped[f"{server.name}, {row.title}"] = str(error)
-            finally:
-                running.stop()
+            if not server.plain:
+                measure_alone(workshop, server, row, results, take)
     return row
 
 
@@ -352,29 +359,17 @@ def run_memory(workshop: Workshop, servers: list[Server], results: Results, conn
                 stages.append((f"{name}, {group}", size, group))
     rows = []
     for title, stage_size, group in stages:
-        row = Row("memory", f"idle {title}", "hold", {}, unit="connection", figure="rss_kib", pinned=False)
+        row = Row("memory", f"idle {title}", "hold", {}, unit="connection", figure="rss_kib")
         rows.append(row)
         print(row.title, flush=True)
         for server in servers:
-            if server.plain or server.newer:
-                continue
-            try:
-                running = Running(workshop, server, pinned=False)
-            except (OSError, RuntimeError) as error:
-                results.skipped[server.name] = str(error)
-                continue
-            # A "C, memory BIOs" server has no hybrid group where it links an OpenSSL before 3.5, nor has Python's ssl.
-            try:
-                rss, pss = _hold(workshop, running, connections, stage_size, group)
-                results.add(row.title, server.name, {"rss_kib": rss, "pss_kib": pss})
-            except (OSError, RuntimeError) as error:
-                results.skipped[f"{server.name}, {row.title}"] = str(error)
-            finally:
-                running.stop()
+            # A server that links an OpenSSL before 3.5 has no hybrid group, and is skipped there.
+            if not server.plain and not server.newer:
+                measure_alone(workshop, server, row, results, partial(_hold, workshop, connections, stage_size, group))
     return rows
 
 
-def _hold(workshop: Workshop, running: Running, connections: int, size: int | None, group: str) -> tuple[float, float]:
+def _hold(workshop: Workshop, connections: int, size: int | None, group: str, running: Running) -> dict[str, float]:
     options: dict[str, Any] = {"size": size or 0, "group": group, "plain": int(size is None)}
     for count in (100, connections):
         before = running.memory()
@@ -388,7 +383,7 @@ def _hold(workshop: Workshop, running: Running, connections: int, size: int | No
         if not ready:
             raise RuntimeError(errors.strip().splitlines()[0] if errors.strip() else "the load failed")
         time.sleep(0.5)
-    return (after[0] - before[0]) / connections, (after[1] - before[1]) / connections
+    return {"rss_kib": (after[0] - before[0]) / connections, "pss_kib": (after[1] - before[1]) / connections}
 
 
 def reference(name: str) -> str:

@@ -986,7 +986,7 @@ class Connector(Facts):
         self._waited = True
 
     def _memory_due(self) -> None:
-        traffic = self._ciphertext_received + self._plaintext_written
+        traffic = self.bytes_moved
         if traffic != self._traffic_mark or not self._release_memory():
             self._traffic_mark = traffic
             self._timers.start(Timer.MEMORY)
@@ -995,7 +995,7 @@ class Connector(Facts):
         if not self._grown:
             self._grown = True
             if self.memory_timer:
-                self._traffic_mark = self._ciphertext_received + self._plaintext_written
+                self._traffic_mark = self.bytes_moved
                 self._timers.start(Timer.MEMORY)
 
     @property

@@ -133,18 +133,28 @@ tell(PyObject *whom, PyObject *name, PyObject *argument)
     return result == NULL ? -1 : 0;
 }
 
+/* The exception that is set, which is then no longer set. */
+static PyObject *
+take_exception(void)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(error, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
 /* The socket failed. */
 static int
 tell_lost(Lane *self)
 {
     PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *error = take_exception();
     int result = tell(self->wire, name_lost, error);
-    Py_XDECREF(type);
     Py_XDECREF(error);
-    Py_XDECREF(traceback);
     return result;
 }
 
@@ -152,15 +162,9 @@ tell_lost(Lane *self)
 static int
 tell_raised(Lane *self)
 {
-    PyObject *type, *error, *traceback;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
-    if (traceback != NULL)
-        PyException_SetTraceback(error, traceback);
+    PyObject *error = take_exception();
     int result = tell(self->protocol, name_raised, error);
-    Py_XDECREF(type);
     Py_XDECREF(error);
-    Py_XDECREF(traceback);
     return result;
 }
 
@@ -724,15 +728,10 @@ serve_one(EpollSet *self, struct epoll_event *event)
             continue;
         if (!PyErr_ExceptionMatches(PyExc_Exception))
             return -1;
-        PyObject *type, *error, *traceback;
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        if (traceback != NULL)
-            PyException_SetTraceback(error, traceback);
-        PyObject *told = self->failed == NULL ? NULL : PyObject_CallOneArg(self->failed, error);
-        Py_XDECREF(type);
+        PyObject *error = take_exception();
+        /* The callback may have closed this set: then there is nobody left to tell. */
+        PyObject *told = self->failed == NULL ? Py_NewRef(Py_None) : PyObject_CallOneArg(self->failed, error);
         Py_XDECREF(error);
-        Py_XDECREF(traceback);
         if (told == NULL)
             return -1;
         Py_DECREF(told);

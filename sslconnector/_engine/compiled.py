@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from . import _pump
-from .binding import ffi, lib, take_errors
+from .binding import ffi, lib
 from .direct import DirectFlows
-from .engine import SLOTS, EngineFailure, Outcome
+from .engine import SLOTS, Outcome
 
 __all__ = ["CompiledEngine"]
 
@@ -47,7 +47,7 @@ class CompiledEngine(_pump.Pump, DirectFlows):
         self._attach()
 
     def _write_failed(self) -> NoReturn:
-        raise EngineFailure(take_errors())
+        raise self.write_failed()
 
     def encrypt_large(self, data: bytes | memoryview, size: int) -> memoryview:
         return memoryview(self.encrypt_slices(data, self._room_for(size)))

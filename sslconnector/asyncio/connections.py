@@ -98,11 +98,8 @@ async def create_server(
     :raises ConfigurationError: when the context needs an ``identity_provider`` and there is none.
     """
     loop = asyncio.get_running_loop()
-    if ssl is None:
-        _refuse_without_tls(None, ssl_handshake_timeout, ssl_shutdown_timeout, None)
-        return await loop.create_server(protocol_factory, host, port, **options)
     make_protocol = _accepting(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, identity_provider)
-    return await _serve(make_protocol, lambda factory, **more: loop.create_server(factory, host, port, **more), options)
+    return await _serve(protocol_factory, make_protocol, lambda factory, **more: loop.create_server(factory, host, port, **more), options)
 
 
 async def create_unix_server(
@@ -117,11 +114,8 @@ async def create_unix_server(
 ) -> asyncio.Server:
     """Listens on a UNIX socket; like the loop's ``create_unix_server``. Parameters as in :func:`create_server`."""
     loop = asyncio.get_running_loop()
-    if ssl is None:
-        _refuse_without_tls(None, ssl_handshake_timeout, ssl_shutdown_timeout, None)
-        return await loop.create_unix_server(protocol_factory, path, **options)
     make_protocol = _accepting(protocol_factory, ssl, ssl_handshake_timeout, ssl_shutdown_timeout, identity_provider)
-    return await _serve(make_protocol, lambda factory, **more: loop.create_unix_server(factory, path, **more), options)
+    return await _serve(protocol_factory, make_protocol, lambda factory, **more: loop.create_unix_server(factory, path, **more), options)
 
 
 async def start_tls(
@@ -213,12 +207,15 @@ def _refuse_without_tls(name: str | None, handshake: float | None, shutdown: flo
 
 def _accepting(
     protocol_factory: _Factory,
-    context: ServerContext,
+    context: ServerContext | None,
     handshake: float | None,
     shutdown: float | None,
     identity_provider: IdentityProvider | None,
-) -> Callable[[], TLSProtocol]:
-    """Makes a wire's protocol for each accepted connection."""
+) -> Callable[[], TLSProtocol] | None:
+    """Makes a wire's protocol for each accepted connection; None without TLS."""
+    if context is None:
+        _refuse_without_tls(None, handshake, shutdown, None)
+        return None
     if not isinstance(context, ServerContext):
         hint = "; create_connection() takes those" if isinstance(context, ClientContext) else ""
         raise TypeError(f"ssl must be a sslconnector.ServerContext, not {type(context).__name__}{hint}")
@@ -238,11 +235,14 @@ async def _connect(
 
 
 async def _serve(
-    make_protocol: Callable[[], TLSProtocol], listen: Callable[..., Awaitable[asyncio.Server]], options: dict[str, Any]
+    protocol_factory: _Factory,
+    make_protocol: Callable[[], TLSProtocol] | None,
+    listen: Callable[..., Awaitable[asyncio.Server]],
+    options: dict[str, Any],
 ) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    if not has_sockets(loop):
-        return await listen(make_protocol, **options)
+    if make_protocol is None or not has_sockets(loop):
+        return await listen(make_protocol or protocol_factory, **options)
     serving = options.pop("start_serving", True)
     # The loop looks up, checks, binds and cleans up; it never listens.
     below = await listen(asyncio.Protocol, start_serving=False, **options)
