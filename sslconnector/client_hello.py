@@ -44,6 +44,8 @@ class ClientHello:
     alpn_protocols: tuple[str, ...] = ()
     #: signature scheme numbers (RFC 8446 section 4.2.3)
     signature_algorithms: tuple[int, ...] = ()
+    #: cipher suite numbers (RFC 8446 section 4.1.2), in the client's order
+    cipher_suites: tuple[int, ...] = ()
 
     def accepts(self, identity: Identity) -> bool:
         """Whether the client can check signatures of this identity's key. A client that says nothing is taken at anything."""
@@ -126,10 +128,11 @@ def _content(data: bytes, at: int, prefix: int) -> tuple[int, int]:
 
 def _parse_body(body: bytes) -> ClientHello:
     _, at = _content(body, 2 + 32, 1)  # legacy_session_id, after legacy_version and random
-    _, at = _content(body, at, 2)  # cipher_suites
+    begin, at = _content(body, at, 2)
+    suites: tuple[int, ...] = struct.unpack(f"!{(at - begin) // 2}H", body[begin : at - (at - begin) % 2])
     _, at = _content(body, at, 1)  # legacy_compression_methods
     if at == len(body):
-        return ClientHello()
+        return ClientHello(cipher_suites=suites)
     at, end = _content(body, at, 2)
     found: dict[int, bytes] = {}
     while at < end:
@@ -158,4 +161,4 @@ def _parse_body(body: bytes) -> ClientHello:
     if (content := found.get(_EXT_SIGNATURE_ALGORITHMS)) is not None:
         begin, end = _content(content, 0, 2)
         schemes = struct.unpack(f"!{(end - begin + 1) // 2}H", content[begin:end])
-    return ClientHello(server_name, tuple(alpn), schemes)
+    return ClientHello(server_name, tuple(alpn), schemes, suites)

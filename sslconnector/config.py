@@ -63,6 +63,10 @@ class _Config:
     verify_hook: VerifyHook = None
     #: Most certificates between the peer's own and the trust anchor.
     verify_depth: int = 10
+    #: TLS 1.3: whether a client answers when it is asked for its certificate after the handshake; whether a server asks then, on
+    #: ``Connector.request_client_certificate()``, instead of in the handshake (RFC 8446 section 4.6.2). On TLS 1.2 a server that has this
+    #: set still asks in the handshake.
+    post_handshake_auth: bool = False
     #: See :data:`KeyLog`.
     keylog: KeyLog = None
     #: See :class:`Limits`.

@@ -259,6 +259,8 @@ class Connector(Facts):
         try:
             engine.become_client(self._name, verify_name, None if session is None else session.data)
         except EngineFailure as failure:
+            if session is None:
+                raise ValueError(f"OpenSSL does not take server_hostname {server_hostname!r} as a name to verify") from None
             reasons = ", ".join(error.reason for error in failure.errors) or "damaged"
             raise SessionError(f"OpenSSL does not take the session ({reasons}); leave it out, a full handshake works without") from None
         self._engine = engine
@@ -425,14 +427,17 @@ class Connector(Facts):
             self._suspended = received
             self._handshake_state = HandshakeState.WAITING_FOR_IDENTITY
             self.receive_window = 0
-            self._emit(IdentityNeeded(hello.server_name, hello.alpn_protocols, hello.signature_algorithms))
+            self._emit(IdentityNeeded(hello.server_name, hello.alpn_protocols, hello.signature_algorithms, hello.cipher_suites))
             return
         identity = policy.choose(hello)
         if identity is None:
-            message = f"the client asks for {hello.server_name!r}, which no certificate here is for"
-            self._send_plain_alert(PeerMisbehaved(message, alert_sent=Alert.UNRECOGNIZED_NAME))
+            self._refuse_name(hello)
             return
         self._begin_server_handshake(policy, hello, identity, received)
+
+    def _refuse_name(self, hello: ClientHello) -> None:
+        message = f"the client asks for {hello.server_name!r}, which no certificate here is for"
+        self._send_plain_alert(PeerMisbehaved(message, alert_sent=Alert.UNRECOGNIZED_NAME))
 
     def _begin_server_handshake(self, policy: Policy, hello: ClientHello, identity: _engine.EngineContext, received: bytes) -> None:
         self._engine = engine = self._engine_type(policy.front, policy.config.verify_hook)
@@ -449,24 +454,77 @@ class Connector(Facts):
             # Without a whole record there is nothing to ask OpenSSL for (FAULTS F09).
             self._advance_handshake(records)
 
-    def provide_identity(self, identity: Identity) -> None:
+    def provide_identity(self, identity: Identity | ServerContext) -> None:
         """Answers :class:`IdentityNeeded`; the handshake goes on.
 
+        :param identity: the identity to show; or another context, whose whole policy and identity hold for this connection then, as if
+            it had been made with it (``limits`` stay).
         :raises IdentityError: when OpenSSL does not take it; another may be provided, or the connection aborted.
         :raises ApiMisuse: when nobody asked.
         """
-        if not isinstance(identity, Identity):
-            raise TypeError(f"identity must be an Identity, not {type(identity).__name__}; see Identity.from_files()")
-        self._enter("provide_identity")
+        if not isinstance(identity, Identity | ServerContext):
+            raise TypeError(f"identity must be an Identity or a ServerContext, not {type(identity).__name__}; see Identity.from_files()")
+        hello = self._enter_suspended("provide_identity")
         try:
-            policy, opening, received = self._policy, self._opening, self._suspended
-            if self._handshake_state is not HandshakeState.WAITING_FOR_IDENTITY or policy is None or opening is None:
-                raise ApiMisuse("no identity is needed now; call provide_identity() once after each IdentityNeeded event")
-            assert opening.hello is not None
-            context = policy.engine_context(identity)
+            received, policy = self._suspended, self._policy
+            assert policy is not None
+            if isinstance(identity, Identity):
+                context = policy.engine_context(identity)
+            else:
+                policy = identity.policy_for(hello)
+                if policy.config.identity_on_demand:
+                    raise ApiMisuse("the other context has identity_on_demand, too; provide one that has its identities")
+                self.context, self._policy = identity, policy
+                chosen = policy.choose(hello)
+                if chosen is None:
+                    self._refuse_name(hello)
+                    return
+                context = chosen
             self._suspended = b""
             self.receive_window = 0 if self._eof else self.limits.receive_buffer
-            self._begin_server_handshake(policy, opening.hello, context, received)
+            self._begin_server_handshake(policy, hello, context, received)
+        finally:
+            self._leave()
+
+    def refuse_client(self, alert: Alert | int, message: str = "the application refused the client") -> None:
+        """Answers :class:`IdentityNeeded` with a fatal alert; reads raise ``PeerMisbehaved`` with the message from now on.
+
+        :raises ApiMisuse: when nobody asked.
+        """
+        if isinstance(alert, bool) or not isinstance(alert, int) or not 0 <= alert <= 255:
+            raise ValueError(f"alert must be an Alert or its number, 0 to 255, not {alert!r}")
+        self._enter_suspended("refuse_client")
+        try:
+            self._suspended = b""
+            self._send_plain_alert(PeerMisbehaved(message, alert_sent=Alert.from_number(alert)))
+        finally:
+            self._leave()
+
+    def _enter_suspended(self, call: str) -> ClientHello:
+        self._enter(call)
+        if self._handshake_state is not HandshakeState.WAITING_FOR_IDENTITY or self._opening is None or self._opening.hello is None:
+            self._leave()
+            raise ApiMisuse(f"no identity is needed now; call {call}() once after each IdentityNeeded event")
+        return self._opening.hello
+
+    def request_client_certificate(self) -> None:
+        """Asks the client for its certificate after the handshake (TLS 1.3, RFC 8446 section 4.6.2). The request goes into the output; a
+        refusal is raised by a later read, and ``peer_certificate`` is there once a read has met the answer.
+
+        Needs ``post_handshake_auth`` on both sides. Call it on the connector only where no adapter's data is under way.
+
+        :raises ApiMisuse: when it cannot be asked for; the message has OpenSSL's reason.
+        """
+        self._enter("request_client_certificate")
+        try:
+            engine = self._engine
+            if engine is None or not self._writable or self._lane is not None:
+                raise ApiMisuse("request_client_certificate() needs a complete handshake and an open connection that no adapter is at")
+            try:
+                engine.request_client_certificate()
+            except EngineFailure as failure:
+                reason = failure.errors[-1].reason
+                raise ApiMisuse(f"the client cannot be asked for a certificate: {reason}", reason=reason) from None
         finally:
             self._leave()
 
@@ -546,6 +604,17 @@ class Connector(Facts):
         return error
 
     # -- plaintext out of it -------------------------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Bytes of plaintext that OpenSSL has decrypted and ``read`` has not fetched: the rest of a record that was read in part."""
+        return 0 if self._engine is None else self._engine.plaintext_pending()
+
+    @property
+    def record_remaining(self) -> int:
+        """Bytes of ciphertext up to the next border: the end of the record under way, or of a record's header. Whoever takes no more than
+        that from the wire leaves to it what belongs to the next record."""
+        return self._walker.remaining
 
     def _update_read_status(self) -> None:
         engine = self._engine

@@ -76,6 +76,11 @@ class ServerContext:
                 "the context has identity_on_demand: pass identity_provider=, a function that is given an IdentityNeeded event"
             )
 
+    @property
+    def shown(self) -> tuple[Identity, ...]:
+        """The outer identities that are shown now."""
+        return self._default.identities
+
     def policy_for(self, hello: ClientHello) -> Policy:
         """The policy that holds for the name that a client asks for. Chosen once, before the TLS object is made (FAULTS F17)."""
         if hello.server_name is None:
@@ -115,6 +120,11 @@ class Policy:
         self._shown: tuple[list[tuple[Identity, _engine.EngineContext]], dict[str, list[int]]] = ([], {})
         if config.identities:
             self.reload(as_identities(config.identities, "identities"))
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """What is shown."""
+        return tuple(identity for identity, _ in self._shown[0])
 
     def engine_context(self, identity: Identity) -> _engine.EngineContext:
         """A context that shows ``identity`` under this policy."""

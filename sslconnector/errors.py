@@ -196,6 +196,7 @@ class CertificateError(PeerError, ssl.SSLCertVerificationError):
         depth: int = 0,
         certificate: x509.Certificate | None = None,
         chain: tuple[x509.Certificate, ...] = (),
+        verify_message: str = "",
         **fields: Any,
     ) -> None:
         super().__init__(message, **fields)
@@ -205,7 +206,7 @@ class CertificateError(PeerError, ssl.SSLCertVerificationError):
         self.chain = chain
         # The ssl module's names.
         self.verify_code = code
-        self.verify_message = message
+        self.verify_message = verify_message or message
 
 
 class TruncationError(PeerError, ssl.SSLEOFError, ConnectionResetError):

@@ -60,6 +60,8 @@ class IdentityNeeded(Event):
     alpn_protocols: tuple[str, ...]
     #: the TLS signature scheme numbers that the client accepts (RFC 8446 section 4.2.3)
     signature_algorithms: tuple[int, ...]
+    #: the cipher suite numbers that the client offers, in its order
+    cipher_suites: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

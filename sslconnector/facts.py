@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -72,8 +74,19 @@ class Facts:
 
         :raises PeerMisbehaved: as ``peer_certificate``.
         """
+        return self._certificates(Engine.peer_chain)
+
+    @property
+    def sent_chain(self) -> tuple[x509.Certificate, ...]:
+        """What the peer sent, its own certificate first, verified or not; on a resumed connection what the session kept of it.
+
+        :raises PeerMisbehaved: as ``peer_certificate``.
+        """
+        return self._certificates(Engine.sent_chain)
+
+    def _certificates(self, which: Callable[[Engine], tuple[x509.Certificate, ...]]) -> tuple[x509.Certificate, ...]:
         try:
-            return () if self._facts is None else self._facts.peer_chain()
+            return () if self._facts is None else which(self._facts)
         except MALFORMED as error:
             raise PeerMisbehaved(f"the peer's certificate is malformed: {error}") from None
 

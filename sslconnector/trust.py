@@ -9,9 +9,11 @@ import ssl
 import sys
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -53,11 +55,15 @@ class TrustStore:
     :ivar crls: certificate revocation lists. With at least one, every certificate of a peer's chain must be covered by a list
         (RFC 5280 section 6.3); a missing or outdated list is a refusal.
     :ivar partial_chain: whether an intermediate or even a peer's own certificate in the store ends the chain, as if it were a root.
+    :ivar strict: whether certificates that break the rules of RFC 5280 are refused (OpenSSL's ``X509_STRICT``).
+    :ivar crl_check: what the lists must cover: the whole chain, or only the peer's own certificate. None: the chain, if there are lists.
     """
 
     certificates: tuple[x509.Certificate, ...]
     crls: tuple[x509.CertificateRevocationList, ...] = ()
     partial_chain: bool = False
+    strict: bool = False
+    crl_check: Literal["chain", "leaf"] | None = None
 
     def __post_init__(self) -> None:
         for certificate in self.certificates:
@@ -66,6 +72,8 @@ class TrustStore:
         for crl in self.crls:
             if not isinstance(crl, x509.CertificateRevocationList):
                 raise TypeError(f"crls must hold cryptography's CertificateRevocationList objects, not {type(crl).__name__}")
+        if self.crl_check not in ("chain", "leaf", None):
+            raise ValueError(f"crl_check must be 'chain', 'leaf' or None, not {self.crl_check!r}")
         if not self.certificates:
             raise TrustError("a trust store needs at least one CA certificate; use TrustStore.system() for those of the system")
 
@@ -75,8 +83,13 @@ class TrustStore:
     def __or__(self, other: TrustStore) -> TrustStore:
         if not isinstance(other, TrustStore):
             return NotImplemented
-        partial = self.partial_chain or other.partial_chain
-        return TrustStore(self.certificates + other.certificates, self.crls + other.crls, partial)
+        return TrustStore(
+            self.certificates + other.certificates,
+            self.crls + other.crls,
+            self.partial_chain or other.partial_chain,
+            self.strict or other.strict,
+            self.crl_check or other.crl_check,
+        )
 
     @property
     def fingerprint(self) -> bytes:
@@ -86,8 +99,17 @@ class TrustStore:
             digest.update(item)
         for item in sorted(crl.fingerprint(hashes.SHA256()) for crl in self.crls):
             digest.update(item)
-        digest.update(bytes([self.partial_chain]))
+        digest.update(repr((self.partial_chain, self.strict, self.crl_check)).encode())
         return digest.finalize()
+
+    @classmethod
+    def nobody(cls) -> TrustStore:
+        """A store without a certificate: every chain is refused. For code that fills in what a user has loaded, and the user loaded
+        nothing."""
+        made = object.__new__(cls)
+        for field in fields(cls):
+            object.__setattr__(made, field.name, () if field.name in ("certificates", "crls") else field.default)
+        return made
 
     @classmethod
     def from_certificates(
@@ -190,6 +212,8 @@ class TrustStore:
         )
 
 
+# Programs make one client context after another, and the system's bundle takes tens of milliseconds to read.
+@lru_cache(maxsize=2)
 def _bundle(data: bytes, path: str) -> tuple[x509.Certificate, ...]:
     certificates = _readable_certificates(data)
     if not certificates:
@@ -215,6 +239,15 @@ def _readable_certificates(data: bytes) -> list[x509.Certificate]:
             except MALFORMED:
                 pass
     return certificates
+
+
+def read_bundle(data: bytes) -> tuple[list[x509.Certificate], list[x509.CertificateRevocationList]]:
+    """The certificates and revocation lists in PEM text, or one of either in DER. What cannot be read is passed over.
+
+    :raises TrustError: when a revocation list is damaged.
+    """
+    crls = _load_crls(data, "the file") if b"-----BEGIN X509 CRL-----" in data else []
+    return _readable_certificates(data), crls
 
 
 def _windows_certificates() -> Iterable[x509.Certificate]:  # pragma: no cover - Windows only

@@ -25,6 +25,7 @@ __all__ = ["EngineContext", "client_context", "server_context"]
 
 _ALPN_CALLBACK = "int (*)(SSL *, unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *)"
 
+_VERIFY_POST_HANDSHAKE = 8  # SSL_VERIFY_POST_HANDSHAKE, which the binding has no name for
 _OK, _ALERT_FATAL, _NOACK = 0, 2, 3  # SSL_TLSEXT_ERR_...
 
 
@@ -77,6 +78,8 @@ def server_context(config: ServerConfig, identity: Identity | None, session_id_c
         mode = SSL.VERIFY_PEER
         if config.client_certificates == "required":
             mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        if config.post_handshake_auth:
+            mode |= _VERIFY_POST_HANDSHAKE
         lib.SSL_CTX_set_verify(context._context, mode, verify_callback)
     if config.alpn_protocols:
         _set_alpn_choice(made, config.alpn_protocols, config.alpn_mismatch == "refuse")
@@ -106,6 +109,8 @@ def _common(made: EngineContext, config: ClientConfig | ServerConfig) -> None:
     ):
         if value is not None:
             _checked(name, value, lambda function=function, value=value: function(raw, value.encode()))
+    if config.post_handshake_auth:
+        lib.SSL_CTX_set_post_handshake_auth(raw, 1)
     lib.SSL_CTX_set_info_callback(raw, info_callback)
     if config.keylog is not None:
         callback = keylog_callback(config.keylog)
@@ -156,9 +161,14 @@ def _store(trust: TrustStore) -> crypto.X509Store:
             flags = 0
             for crl in trust.crls:
                 store.add_crl(crl)
+            if trust.crl_check == "leaf":
+                flags = crypto.X509StoreFlags.CRL_CHECK
+            elif trust.crl_check == "chain" or trust.crls:
                 flags = crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
             if trust.partial_chain:
                 flags |= crypto.X509StoreFlags.PARTIAL_CHAIN
+            if trust.strict:
+                flags |= crypto.X509StoreFlags.X509_STRICT
             if flags:
                 store.set_flags(flags)
             _stores[trust] = store

@@ -207,6 +207,19 @@ class Engine:
         lib.SSL_read(self._ssl, ffi.new("char[]", 1), 1)
         take_errors()
 
+    def request_client_certificate(self) -> None:
+        """A server's CertificateRequest after the handshake goes into the output."""
+        clear_errors()
+        if lib.SSL_verify_client_post_handshake(self._ssl) != 1:
+            raise EngineFailure(take_errors())
+        lib.SSL_do_handshake(self._ssl)
+        if failure := take_errors():
+            raise EngineFailure(failure)
+
+    def plaintext_pending(self) -> int:
+        """Decrypted and not fetched: the rest of a record."""
+        return int(lib.SSL_pending(self._ssl))
+
     def take_input(self) -> bytes:
         """All ciphertext that OpenSSL has not looked at yet: what follows close_notify belongs to somebody else."""
         size = self.input_pending()
@@ -326,13 +339,14 @@ class Engine:
 
     def peer_chain(self) -> tuple[x509.Certificate, ...]:
         """The verified chain up to the trust anchor; what the peer sent, where nothing was verified (or a session was resumed)."""
-        chain = self._connection.get_verified_chain(as_cryptography=True)
-        if not chain:
-            own = self.peer_certificate()
-            sent = self._connection.get_peer_cert_chain(as_cryptography=True) or []
-            # A server's list lacks the client's own certificate, a client's begins with the server's.
-            chain = sent if own is None or own in sent else [own, *sent]
-        return tuple(chain)
+        return tuple(self._connection.get_verified_chain(as_cryptography=True) or self.sent_chain())
+
+    def sent_chain(self) -> tuple[x509.Certificate, ...]:
+        """What the peer sent, its own certificate first."""
+        own = self.peer_certificate()
+        sent = self._connection.get_peer_cert_chain(as_cryptography=True) or []
+        # A server's list lacks the client's own certificate, a client's begins with the server's.
+        return tuple(sent if own is None or own in sent else [own, *sent])
 
     def session_serial(self) -> int:
         """A number that changes when the session does: each ticket makes a new one."""

@@ -123,9 +123,12 @@ def _explain_certificate(engine: Engine, fields: dict[str, Any], peer: str, name
     code, depth, certificate, chain = engine.verify_failure
     which = "no certificate" if certificate is None else f"the certificate {describe_certificate(certificate)}"
     place = "its own" if depth == 0 else f"number {depth} of its chain"
+    words = ""
     if code == 0:
         message = f"the verify hook refused the {peer}'s certificate: {which}"
     elif code in (_V["HOSTNAME_MISMATCH"], _V["IP_ADDRESS_MISMATCH"]):
+        kind = "Hostname" if code == _V["HOSTNAME_MISMATCH"] else "IP address"
+        words = f"{kind} mismatch, certificate is not valid for {name!r}."
         names = _names(certificate)
         message = (
             f"the {peer}'s certificate is not for {name!r}: {which} names {names}; connect under one of these names, or pass the right "
@@ -140,7 +143,7 @@ def _explain_certificate(engine: Engine, fields: dict[str, Any], peer: str, name
                 "intermediate"
             )
         message = f"the {peer}'s certificate is refused: {words} ({which}, {place})" + (f"; {advice}" if advice else "")
-    return CertificateError(message, code=code, depth=depth, certificate=certificate, chain=chain, **fields)
+    return CertificateError(message, code=code, depth=depth, certificate=certificate, chain=chain, verify_message=words, **fields)
 
 
 def _names(certificate: object) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from ..connector import Connector
+from ..context import ServerContext
 from ..errors import ApiMisuse, CallbackError, CloseTimeout, ConnectionAborted, HandshakeInterrupted, HandshakeTimeout, TLSError
 from ..events import HandshakeCompleted, IdentityNeeded, PeerClosed
 from ..identity import Identity
@@ -32,8 +33,8 @@ __all__ = ["IdentityProvider", "TLSProtocol", "Waiter"]
 
 _log = logging.getLogger(__name__)
 
-#: Answers the question which identity a server shows, now or later.
-IdentityProvider = Callable[[IdentityNeeded], Identity | Awaitable[Identity]]
+#: Answers the question which identity a server shows, or which context holds, now or later.
+IdentityProvider = Callable[[IdentityNeeded], Identity | ServerContext | Awaitable[Identity | ServerContext]]
 Waiter = asyncio.Future[tuple[TLSTransport, Any]]
 
 
