@@ -2,17 +2,21 @@
 
 The walker reads only the headers. It tells how many records became complete, so that OpenSSL is never asked in vain: a peer that
 sends one byte at a time, or one record in many pieces, costs a look at the header and no failed ``SSL_read`` (FAULTS F09).
+
+A header that OpenSSL refuses by its version or length counts as a complete record: nothing is gained by waiting for the rest of what is no
+record, and the error is told at once.
 """
 
 from __future__ import annotations
 
 import struct
 
-from .limits import RECORD_HEADER
+from .limits import MAX_RECORD, RECORD_HEADER
 
 __all__ = ["RecordWalker", "describe_foreign_protocol", "looks_like_tls"]
 
-_length = struct.Struct("!H").unpack_from
+_MAX_BODY = MAX_RECORD - RECORD_HEADER
+_version_and_length = struct.Struct("!xBxH").unpack_from
 
 
 class RecordWalker:
@@ -33,6 +37,11 @@ class RecordWalker:
     def tail(self) -> int:
         """Bytes that came of the record the stream stands in."""
         return self._size - self._missing if self._missing else len(self._header)
+
+    @property
+    def remaining(self) -> int:
+        """Bytes to the end of the record or header that the stream stands in or before."""
+        return self._missing or RECORD_HEADER - len(self._header)
 
     @property
     def border(self) -> tuple[bytes, int, int]:
@@ -62,14 +71,16 @@ class RecordWalker:
                 self._header = header
                 return 0
             self._header = b""
-            self._size = RECORD_HEADER + (header[3] << 8 | header[4])
+            major, body = _version_and_length(header)
+            self._size = RECORD_HEADER + (body if major == 3 and body <= _MAX_BODY else 0)
             position = take + self._size - RECORD_HEADER
             complete = 1
         last = size - RECORD_HEADER
         start = -1
         while position <= last:
             start = position
-            position += RECORD_HEADER + _length(data, position + 3)[0]
+            major, body = _version_and_length(data, position)
+            position += RECORD_HEADER + (body if major == 3 and body <= _MAX_BODY else 0)
             complete += 1
         if position > size:
             # The last one counted is not whole yet.

@@ -45,6 +45,16 @@ def test_byte_by_byte() -> None:
     assert not walker.inside
 
 
+def test_what_is_no_header_is_complete_at_once() -> None:
+    for junk in (b"\x17\x03\x03\xff\xff", b"\x17\x02\x03\x00\x10", b"pleas"):
+        walker = RecordWalker()
+        assert walker.walk(b"\x17\x03\x03\x00\x01x" + junk[:2]) == 1
+        assert walker.walk(junk[2:]) == 1
+        assert RecordWalker().walk(b"\x17\x03\x03\x00\x01x" + junk + b"!") == 2
+    largest = b"\x17\x03\x03" + (16384 + 2048).to_bytes(2, "big")
+    assert RecordWalker().walk(largest) == 0
+
+
 def test_foreign_protocols_are_named() -> None:
     assert looks_like_tls(b"\x16\x03\x01\x02\x00")
     assert looks_like_tls(b"\x15\x03\x03\x00\x02")

@@ -31,9 +31,10 @@ add_lane_types(PyObject *module, PyTypeObject *pump_type)
 #endif
 
 #define HEADER 5
+#define MAX_BODY (MAX_PLAINTEXT + 2048)
 #define MAX_PLAINTEXT 16384
 /* Four of the largest records: Limits.receive_buffer at most. */
-#define MOST_RECEIVED (4 * (HEADER + MAX_PLAINTEXT + 2048))
+#define MOST_RECEIVED (4 * (HEADER + MAX_BODY))
 /* What four records of plaintext become at most. */
 #define MOST_SENT (SLICE + 8 * 256)
 /* As in asyncio/protocol.py: reads in one turn, and what the application writes in its turn before it is sent anyway. */
@@ -80,10 +81,12 @@ typedef struct {
 
 /* -- records ------------------------------------------------------------------------------------------------------------------- */
 
+/* As in records.py: what OpenSSL refuses by its header is complete with it. */
 static Py_ssize_t
 body_size(const unsigned char *header)
 {
-    return header[3] << 8 | header[4];
+    Py_ssize_t size = header[3] << 8 | header[4];
+    return header[1] == 3 && size <= MAX_BODY ? size : 0;
 }
 
 /* RecordWalker.walk: how many records are complete with this. */
