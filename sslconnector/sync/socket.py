@@ -44,7 +44,7 @@ from .wire import SocketLike, WantReadError, WantWriteError, Wire, wire_for
 __all__ = ["IdentityProvider", "TLSSocket", "wrap_socket"]
 
 #: Answers the question which identity a server shows.
-IdentityProvider = Callable[[IdentityNeeded], Identity]
+IdentityProvider = Callable[[IdentityNeeded], Identity | ServerContext]
 
 _Taken = TypeVar("_Taken", bytes, int)
 
@@ -407,7 +407,8 @@ class TLSSocket(SSLObject):
                 sent = self._wire.send(self._chunk)
             except OSError as error:
                 if not isinstance(error, TimeoutError):
-                    self._broken = error.with_traceback(None)
+                    # A copy: what is kept must not know the frames of whoever was told (FAULTS F28).
+                    self._broken = type(error)(*error.args)
                 raise
             if sent is None:
                 return False
@@ -513,6 +514,14 @@ class TLSSocket(SSLObject):
         if not self._closed:
             self._closed = True
             self._close_if_unused()
+
+    def say_goodbye(self) -> None:
+        """Half-closes without waiting for anything: close_notify leaves if the wire takes it now."""
+        if self._established and not self._closed:
+            with self._lock:
+                if self.connector.failure is None:
+                    self.connector.close_write()
+            self._flush_some()
 
     def abort(self) -> None:
         """Gives the connection up: a fatal alert, if it can be sent at once, and the socket is closed."""
