@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
-
-import pytest
 
 from sslconnector import Connector
 
-__all__ = ["TIMEOUT", "AsyncioWorld", "Listener", "Stream", "World"]
+__all__ = ["TIMEOUT", "AsyncListener", "AsyncWorld", "Listener", "Stream", "World", "causes", "handshake_limit"]
 
 #: seconds after which a call that should have returned is an error
 TIMEOUT = 30
@@ -84,6 +81,10 @@ class World:
 
     #: Whether an operation can be cancelled while it waits; sockets have time-outs instead.
     cancels = False
+    #: Whether closing, too, tells that the connection was cut.
+    close_tells_of_a_cut = False
+    #: Whether a stream can be closed while another task is sending, and tells what was lost.
+    closes_while_sending = False
 
     def __init__(self) -> None:
         #: all that was made, to be given up at the end where a test has not closed it
@@ -113,7 +114,7 @@ class World:
 class AsyncStream(Stream):
     """The blocking face of a stream with coroutine methods of the same names."""
 
-    def __init__(self, world: AsyncioWorld, inner: Any) -> None:
+    def __init__(self, world: AsyncWorld, inner: Any) -> None:
         self.world, self.inner = world, inner
         world.streams.append(self)
 
@@ -141,46 +142,27 @@ class AsyncStream(Stream):
 
 
 class AsyncListener(Listener):
-    def __init__(self, world: AsyncioWorld) -> None:
+    def __init__(self, world: AsyncWorld) -> None:
         super().__init__()
         self.world = world
-        self.server: asyncio.Server
+        #: closes it, a coroutine function
+        self.end: Callable[[], Coroutine[Any, Any, Any]]
 
     def put(self, inner: Any) -> None:
         self.accepted.put(AsyncStream(self.world, inner))
 
     def close(self) -> None:
-        self.world.call(self._close)
-
-    async def _close(self) -> None:
-        self.server.close()
+        self.world.call(self.end)
 
 
-class AsyncioWorld(World):
-    """An event loop in a thread. Subclasses have ``a_connect`` and ``a_listen``."""
+class AsyncWorld(World):
+    """Coroutines in a thread."""
 
-    cancels = True
-
-    def __init__(self, loop: str) -> None:
-        super().__init__()
-        if loop == "uvloop":
-            self.loop = pytest.importorskip("uvloop").new_event_loop()
-        else:
-            self.loop = asyncio.new_event_loop()
-        self.problems: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.problems.append(context))
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
+    cancels = closes_while_sending = True
 
     def call(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        future = asyncio.run_coroutine_threadsafe(make(), self.loop)
-        try:
-            return future.result(TIMEOUT)
-        except TimeoutError:
-            if not future.done():
-                future.cancel()
-                raise AssertionError(f"a call did not return within {TIMEOUT} s") from None
-            raise
+        """Runs a coroutine there, for at most ``TIMEOUT``."""
+        raise NotImplementedError
 
     def connect(self, port: int, context: Any, *, server_hostname: str | None = "localhost", timeout: float | None = None) -> Stream:
         options: dict[str, Any] = {}
@@ -191,45 +173,29 @@ class AsyncioWorld(World):
     def listen(self, context: Any, *, timeout: float | None = None) -> Listener:
         listener = AsyncListener(self)
         options: dict[str, Any] = {} if context is None else {"ssl": context, "ssl_handshake_timeout": timeout}
-        listener.server = self.call(lambda: self.a_listen(listener, **options))
-        listener.port = listener.server.sockets[0].getsockname()[1]
+        self.call(lambda: self.a_listen(listener, **options))
         return listener
 
     async def a_connect(self, port: int, **options: Any) -> Any:
+        """Gives what AsyncStream calls."""
         raise NotImplementedError
 
-    async def a_listen(self, listener: AsyncListener, **options: Any) -> asyncio.Server:
+    async def a_listen(self, listener: AsyncListener, **options: Any) -> None:
+        """Sets the listener's ``port`` and ``end``."""
         raise NotImplementedError
 
-    def cancelled(self, steps: int, make: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
-        async def run() -> bool:
-            task = asyncio.ensure_future(make())
-            for _ in range(steps):
-                if task.done():
-                    break
-                await asyncio.sleep(0)
-            if task.done():
-                task.result()
-                return True
-            task.cancel()
-            try:
-                await task
-            except asyncio.CancelledError:
-                return False
-            return True
 
-        return self.call(run)  # type: ignore[no-any-return]
+@contextmanager
+def causes(broken: type[Exception], closed: type[Exception]) -> Iterator[None]:
+    """What the suite expects stands behind the errors of trio and anyio."""
+    try:
+        yield
+    except broken as error:
+        raise error.__cause__ or ConnectionResetError("broken") from None
+    except closed:
+        raise ConnectionAbortedError("closed") from None
 
-    def close(self) -> None:
-        super().close()
 
-        async def settle() -> None:
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-            await asyncio.sleep(0.01)
-
-        self.call(settle)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(TIMEOUT)
-        self.loop.close()
-        assert self.problems == []
+def handshake_limit(context: Any, ssl_handshake_timeout: float | None = None, **options: Any) -> dict[str, Any]:
+    """asyncio's option as ours, for who has it among the limits."""
+    return {"limits": context.config.limits.with_timeouts(handshake=ssl_handshake_timeout), **options}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from sslconnector import Connector
 from sslconnector import asyncio as tls
 
-from .base import AsyncioWorld, AsyncListener
+from .base import AsyncListener
+from .loops import AsyncioWorld
 
 __all__ = ["StreamWorld"]
 
@@ -45,5 +45,5 @@ class StreamWorld(AsyncioWorld):
     async def a_connect(self, port: int, **options: Any) -> Any:
         return _Pair(*await tls.open_connection("127.0.0.1", port, **options))
 
-    async def a_listen(self, listener: AsyncListener, **options: Any) -> asyncio.Server:
-        return await tls.start_server(lambda *pair: listener.put(_Pair(*pair)), "127.0.0.1", 0, backlog=1000, **options)
+    async def a_listen(self, listener: AsyncListener, **options: Any) -> None:
+        self.serve(listener, await tls.start_server(lambda *pair: listener.put(_Pair(*pair)), "127.0.0.1", 0, backlog=1000, **options))
