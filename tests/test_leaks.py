@@ -13,18 +13,26 @@ from typing import Any
 import pytest
 
 from sslconnector import Connector, Limits
+from sslconnector import anyio as anyio_tls
 from sslconnector import asyncio as tls
+from sslconnector import trio as trio_tls
+from sslconnector import twisted as twisted_tls
 from sslconnector._engine import Engine
+from sslconnector.awaiting import AwaitingTLS
 from sslconnector.sync import TLSSocket, wrap_socket
 
 from .helpers import PKI
 from .strangers import Stranger, stranger_context
 from .test_memory import heap
+from .worlds import Listener, World, make_world
 
 #: connections in all, for each world
 TOTAL = 2000
 ENDS = ("clean", "aborted", "truncated", "refused", "timed out", "cancelled", "refused by us", "no TLS")
-_OURS = (Connector, Engine, tls.TLSProtocol, tls.TLSTransport, tls.StreamReader, tls.StreamWriter, tls.StreamReaderProtocol, TLSSocket)
+_OURS = (
+    *(Connector, Engine, AwaitingTLS, TLSSocket, anyio_tls.TLSStream, trio_tls.TLSStream, twisted_tls.TLSProtocol),
+    *(tls.TLSProtocol, tls.TLSTransport, tls.StreamReader, tls.StreamWriter, tls.StreamReaderProtocol),
+)
 
 
 def alive() -> list[Any]:
@@ -245,3 +253,53 @@ def test_F28_a_stranger_that_resets(pki: PKI, run: Callable[[Callable[[], Corout
         world.stop()
 
     run(main)
+
+
+@pytest.mark.parametrize("name", ["trio", "anyio-asyncio", "anyio-trio", "twisted"])
+def test_F28_other_worlds(pki: PKI, name: str) -> None:
+    good, bad = pki.client_context(), pki.client_context(trust=pki.other_trust)
+    server_context = pki.server_context()
+
+    def one(world: World, listener: Listener, number: int) -> None:
+        end = ("clean", "aborted", "refused", "no TLS")[number % 4]
+        if end == "no TLS":
+            with socket.create_connection(("127.0.0.1", listener.port)) as sock:
+                sock.sendall(b"SSH-2.0-x\r\n")
+                while sock.recv(1000):
+                    pass
+        elif end == "refused":
+            with pytest.raises(ssl.SSLCertVerificationError):
+                world.connect(listener.port, bad)
+        else:
+            client = world.connect(listener.port, good)
+            client.send(b"x" * 20_000)
+            server = listener.accept()
+            assert len(server.recv_exactly(20_000)) == 20_000
+            if end == "aborted":
+                client.abort()
+                with pytest.raises(ConnectionError):
+                    server.recv()
+                server.abort()
+                return
+            client.close_write()
+            assert server.recv() == b""
+            server.send(b"answer")
+            server.close_write()
+            assert client.recv_all() == b"answer"
+            client.close()
+            server.close()
+
+    def round_(count: int) -> None:
+        world = make_world(name)
+        listener = world.listen(server_context)
+        for number in range(count):
+            one(world, listener, number)
+        listener.close()
+        world.close()
+
+    round_(100)
+    assert alive() == []
+    level = heap()
+    round_(400)
+    assert alive() == []
+    assert (heap() - level) / 400 < 1000
