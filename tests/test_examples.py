@@ -100,7 +100,7 @@ def test_selector_server_and_blocking_client(files: list[str]) -> None:
 def test_the_readmes_code_runs(pki: PKI, tmp_path: Path, block: int) -> None:
     """Server and clients of the README, together; each as it stands there."""
     blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for number, code in enumerate(blocks):
         (tmp_path / f"block{number}.py").write_text(code)
     for name, data in (("ca.pem", pki.ca_pem), ("cert.pem", pem_chain(pki.server)), ("key.pem", pem_key(pki.server))):
