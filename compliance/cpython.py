@@ -26,6 +26,8 @@ from unittest import mock
 from sslconnector import ClientContext, Connector, Identity, ServerContext, TrustStore
 from sslconnector.asyncio import TLSProtocol, TLSTransport
 
+from .outcomes import run_suite
+
 __all__ = ["in_place", "run"]
 
 _loaded: weakref.WeakKeyDictionary[ssl.SSLContext, dict[str, Any]] = weakref.WeakKeyDictionary()
@@ -123,18 +125,7 @@ def run(*names: str) -> dict[str, str]:
         module = importlib.import_module("test.test_asyncio.test_ssl")
         loader = unittest.defaultTestLoader
         suite = loader.loadTestsFromNames([f"TestSSL.{name}" for name in names], module) if names else loader.loadTestsFromModule(module)
-        outcomes: dict[str, str] = {}
-
-        class Result(unittest.TestResult):
-            def startTest(self, test: unittest.TestCase) -> None:  # noqa: N802
-                super().startTest(test)
-                outcomes[test.id().rpartition(".")[2]] = ""
-
-        result = Result()
-        suite.run(result)
-    for test, text in (*result.errors, *result.failures):
-        outcomes[test.id().rpartition(".")[2]] = text
-    return outcomes
+        return run_suite(suite)
 
 
 if __name__ == "__main__":
