@@ -816,7 +816,8 @@ class Connector(Facts):
         if self._failure is not None:
             raise self._failure.again()
         if self._write_side is not WriteSide.OPEN:
-            raise ApiMisuse("write() after close_write(): the peer was told that nothing more comes; open a new connection")
+            message = "write() after close_write(): the peer was told that nothing more comes; open a new connection"
+            raise ApiMisuse(message, reason="protocol is shutdown")
         if not data:
             return
         if self._queued + len(data) > self.limits.queued_plaintext:

@@ -65,7 +65,6 @@ class Connection:
         self._unwrapping = False
         # Cipher suite numbers in the ClientHello.
         self._offered: frozenset[int] = frozenset()
-        self._remake: Callable[[SSLContext, Session | None], Connector] | None = None
         #: who knows about the connection
         self.about: SSLObject = about
 
@@ -114,8 +113,8 @@ class Connection:
     def context(self, context: SSLContext) -> None:
         if not hasattr(context, "server_context"):
             raise TypeError(f"context must be a sslconnector.stdlib.SSLContext, as the first one is, not {type(context).__name__}")
-        if self._remake is not None and self.connector.handshake_state is HandshakeState.NOT_STARTED:
-            self.about.connector = self._remake(context, None)
+        if not self.server_side and self.connector.handshake_state is HandshakeState.NOT_STARTED:
+            self.about.connector = context.connector_for(False, self._server_hostname)
         self._context = context
 
     @property
@@ -140,19 +139,15 @@ class Connection:
     def session(self, session: Session | None) -> None:
         if not isinstance(session, Session):
             raise TypeError(f"session must be a sslconnector.Session, as .session gives them here, not {type(session).__name__}")
-        if self._remake is None:
+        if self.server_side:
             raise ValueError("Cannot set session for server-side SSLSocket.")
         if self.connector.handshake_state is not HandshakeState.NOT_STARTED:
             raise ValueError("Cannot set session after handshake.")
-        self.about.connector = self._remake(self._context, session)
+        self.about.connector = self._context.connector_for(False, self._server_hostname, session)
 
     @property
     def session_reused(self) -> bool:
         return bool(self.about.session_reused)
-
-    def remake_with(self, remake: Callable[[SSLContext, Session | None], Connector]) -> None:
-        """How a client's connector is made, for a context or a session that is set afterwards."""
-        self._remake = remake
 
     def version(self) -> str | None:
         return self.about.version()

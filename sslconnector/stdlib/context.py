@@ -392,7 +392,8 @@ class SSLContext(ssl.SSLContext):
 
     # -- connections ---------------------------------------------------------------------------------------------------------------
 
-    def _connector(self, server_side: bool, server_hostname: str | None, session: Session | None) -> Connector:
+    def connector_for(self, server_side: bool, server_hostname: str | None, session: Session | None = None) -> Connector:
+        """A fresh connector as the settings say it now."""
         if server_side:
             if self.protocol == ssl.PROTOCOL_TLS_CLIENT:
                 raise ssl.SSLError("Cannot create a server socket with a PROTOCOL_TLS_CLIENT context")
@@ -424,19 +425,13 @@ class SSLContext(ssl.SSLContext):
         for bio in (incoming, outgoing):
             if not isinstance(bio, ssl.MemoryBIO):
                 raise TypeError(f"incoming and outgoing must be ssl.MemoryBIO, not {type(bio).__name__}")
-        connector = self._connector(server_side, server_hostname, session)
-        made = BioConnection(self, connector, owner, server_hostname, incoming, outgoing)
-        if not server_side:
-            made.remake_with(lambda context, session: context._connector(False, server_hostname, session))
-        return made
+        connector = self.connector_for(server_side, server_hostname, session)
+        return BioConnection(self, connector, owner, server_hostname, incoming, outgoing)
 
     def _wrap_socket(
         self, sock: Any, server_side: bool, server_hostname: str | None = None, *, owner: Any = None, session: Session | None = None
     ) -> SocketConnection:
-        made = SocketConnection(self, self._connector(server_side, server_hostname, session), sock, server_hostname)
-        if not server_side:
-            made.remake_with(lambda context, session: context._connector(False, server_hostname, session))
-        return made
+        return SocketConnection(self, self.connector_for(server_side, server_hostname, session), sock, server_hostname)
 
 
 def create_default_context(

@@ -6,10 +6,10 @@ Our own error, with all that it knows, is the ``__cause__``.
 from __future__ import annotations
 
 import ssl
+from typing import TypeVar
 
 from ..errors import (
     Alert,
-    ApiMisuse,
     CertificateError,
     HandshakeInterrupted,
     HandshakeTimeout,
@@ -27,9 +27,16 @@ _TLS13_ALERTS = frozenset({Alert.MISSING_EXTENSION, Alert.CERTIFICATE_REQUIRED})
 _WITHOUT_ALERT = frozenset({110, 111, 112, 113, 114})  # "TLSV1_UNRECOGNIZED_NAME"
 
 
-def ssl_error(reason: str, text: str, kind: type[ssl.SSLError] = ssl.SSLError, number: int = ssl.SSL_ERROR_SSL) -> ssl.SSLError:
+_Kind = TypeVar("_Kind", bound=ssl.SSLError)
+
+
+def ssl_error(reason: str, text: str) -> ssl.SSLError:
     """An error as the ``ssl`` module makes it."""
-    error = kind(number, f"[SSL: {reason}] {reason.lower().replace('_', ' ')}: {text}")
+    return _with_reason(ssl.SSLError, ssl.SSL_ERROR_SSL, reason, f"{reason.lower().replace('_', ' ')}: {text}")
+
+
+def _with_reason(kind: type[_Kind], number: int, reason: str, text: str) -> _Kind:
+    error = kind(number, f"[SSL: {reason}] {text}")
     error.reason, error.library = reason, "SSL"
     return error
 
@@ -53,23 +60,18 @@ def as_ssl_error(error: TLSError) -> OSError:
     """The ``ssl`` module's error for ours."""
     made: OSError
     if isinstance(error, CertificateError) and error.code:
-        made = ssl.SSLCertVerificationError(
-            ssl.SSL_ERROR_SSL, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {error.verify_message} ({error})"
-        )
-        made.reason, made.library = "CERTIFICATE_VERIFY_FAILED", "SSL"
+        text = f"certificate verify failed: {error.verify_message} ({error})"
+        made = _with_reason(ssl.SSLCertVerificationError, ssl.SSL_ERROR_SSL, "CERTIFICATE_VERIFY_FAILED", text)
         made.verify_code, made.verify_message = error.code, error.verify_message
     elif isinstance(error, TruncationError | HandshakeInterrupted):
         text = f"EOF occurred in violation of protocol ({error})"
-        made = ssl.SSLEOFError(ssl.SSL_ERROR_EOF, f"[SSL: UNEXPECTED_EOF_WHILE_READING] {text}")
-        made.reason, made.library = "UNEXPECTED_EOF_WHILE_READING", "SSL"
+        made = _with_reason(ssl.SSLEOFError, ssl.SSL_ERROR_EOF, "UNEXPECTED_EOF_WHILE_READING", text)
     elif isinstance(error, HandshakeTimeout):
         made = TimeoutError(f"The handshake operation timed out ({error})")
     elif isinstance(error, PeerAlert) and error.alert_received is not None:
         made = ssl_error(_alert_name(error.alert_received), str(error))
     elif isinstance(error, NotTLSError):
         made = ssl_error("HTTP_REQUEST" if error.data[:5] in _HTTP_METHODS else "WRONG_VERSION_NUMBER", str(error))
-    elif isinstance(error, ApiMisuse) and "close_write" in str(error):
-        made = ssl_error("PROTOCOL_IS_SHUTDOWN", str(error))
     elif error.reason:
         made = ssl_error(str(error.reason).upper().replace(" ", "_"), str(error))
     else:
