@@ -96,12 +96,11 @@ class _SocketWire(_StreamWire):
         while True:
             if sock.fileno() < 0:
                 raise anyio.ClosedResourceError
-            try:
-                with _lost():
+            with _lost():
+                try:
                     return sock.send(data)  # type: ignore[no-any-return]
-            except WireLost as error:
-                if not isinstance(error.__cause__, BlockingIOError):
-                    raise
+                except BlockingIOError:
+                    pass
             await anyio.wait_writable(sock)
 
 

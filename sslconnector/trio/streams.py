@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
@@ -40,6 +40,14 @@ class _World(World):
     BrokenResourceError, ClosedResourceError = trio.BrokenResourceError, trio.ClosedResourceError
 
 
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except trio.BrokenResourceError as error:
+        raise WireLost(str(error.__cause__ or error) or "the transport is broken") from error
+
+
 class _StreamWire:
     """Any stream of trio's."""
 
@@ -49,24 +57,18 @@ class _StreamWire:
         self.stream: Any = stream
 
     async def receive(self, most: int) -> bytes | bytearray:
-        try:
+        with _lost():
             return await self.stream.receive_some(most)  # type: ignore[no-any-return]
-        except trio.BrokenResourceError as error:
-            raise WireLost(str(error.__cause__ or error) or "the transport is broken") from error
 
     async def send(self, data: memoryview) -> int:
-        try:
+        with _lost():
             await self.stream.send_all(data)
-        except trio.BrokenResourceError as error:
-            raise WireLost(str(error.__cause__ or error) or "the transport is broken") from error
         return len(data)
 
     async def end_writing(self) -> None:
         if isinstance(self.stream, trio.abc.HalfCloseableStream):
-            try:
+            with _lost():
                 await self.stream.send_eof()
-            except trio.BrokenResourceError as error:
-                raise WireLost(str(error)) from error
 
     async def close(self) -> None:
         await self.stream.aclose()
